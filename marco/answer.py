@@ -11,14 +11,13 @@ Text is untrusted: every function accepts any string, and every pattern is bound
 
 from __future__ import annotations
 
-import bisect
 import functools
 import math
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
@@ -37,18 +36,26 @@ _LOOSE_TAG = re.compile(
     r"|(?:^|(?<=\n)|(?<=[>＞]))(?P<bare_close>/?)(?P<bare>thoughts?|outputs?)[>＞]",
     re.IGNORECASE,
 )
+_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]{0,200}`", re.DOTALL)
 _PARAGRAPH = re.compile(r"\n\s*\n")
 
 
 def _tags(text: str) -> Iterator[tuple[int, int, str, bool]]:
     """(start, end, "thought" or "output", whether it closes) of each tag, in order."""
-    # `<output>` is an element of HTML too: where the tags are written properly, only proper ones count.
+    # `<output>` is an element of HTML too: where the tags are written properly, only proper ones count; otherwise
+    # those in code don't.
     exact = list(_EXACT_TAG.finditer(text))
     if any(tag["name"] == "Output" and not tag["close"] for tag in exact):
         for tag in exact:
             yield tag.start(), tag.end(), tag["name"].lower(), bool(tag["close"])
         return
+    codes = (code.span() for code in _CODE.finditer(text))
+    code = next(codes, None)
     for tag in _LOOSE_TAG.finditer(text):
+        while code and code[1] <= tag.start():
+            code = next(codes, None)
+        if code and code[0] < tag.start():
+            continue
         name = (tag["name"] or tag["bare"]).lower().rstrip("s")
         yield tag.start(), tag.end(), name, bool(tag["close"] or tag["bare_close"])
 
@@ -99,15 +106,20 @@ def split_output(text: str) -> tuple[str, str]:
 # What a question asks for
 # --------------------------------------------------------------------------------------------------------------
 
-_OPTION = re.compile(r"(?P<line>^|\n|\\n)?[ \t(（\[-]{0,4}(?<![A-Za-z])(?P<letter>[A-H])[ \t]?(?P<mark>[).:、．）：\]])\s{0,3}\S")
+_OPTION = re.compile(
+    r"(?P<line>^|\n|\\n)?[ \t(（\[-]{0,4}(?<![A-Za-z])(?P<letter>[A-H])[ \t]?(?P<mark>[).:、．）：\]])\s{0,3}\S"
+)
 _CHOOSE = re.compile(
-    r"which (?:one )?of|following|choose|select|options?\b|choices?\b|multiple[- ]choice|选择|选项|下列|哪[一个项]|以下哪|選択|次のうち"
+    r"which (?:one )?of|following|choose|select|options?\b|choices?\b|multiple[- ]choice|选择|选项|下列"
+    r"|哪[一个项]|以下哪|選択|次のうち"
     r"|welche|cuál|lequel|laquelle|quel(?:le)? (?:option|réponse)|какой из|выберите|chagua|ข้อใด|কোনটি|ఏది",
     re.IGNORECASE,
 )
 _YES_NO_OPTIONS = re.compile(
-    r"\byes\s{0,3}(?:/|or|,|\|)\s{0,3}no\b|\btrue\s{0,3}(?:/|or|,|\|)\s{0,3}false\b|是(?:或|还是|/)\s?(?:否|不是)|[对對](?:或|还是|/)[错錯]"
-    r"|正确(?:或|还是|/)错误|はいかいいえ|\boui\s{0,3}(?:/|ou)\s{0,3}non\b|\bja\s{0,3}(?:/|oder)\s{0,3}nein\b|\bsí\s{0,3}(?:/|o)\s{0,3}no\b"
+    r"\byes\s{0,3}(?:/|or|,|\|)\s{0,3}no\b|\btrue\s{0,3}(?:/|or|,|\|)\s{0,3}false\b|是(?:或|还是|/)\s?(?:否"
+    r"|不是)|[对對](?:或|还是|/)[错錯]"
+    r"|正确(?:或|还是|/)错误|はいかいいえ|\boui\s{0,3}(?:/|ou)\s{0,3}non\b|\bja\s{0,3}(?:/|oder)\s{0,3}nein\b"
+    r"|\bsí\s{0,3}(?:/|o)\s{0,3}no\b"
     r"|\bда\s{0,3}(?:/|или)\s{0,3}нет\b|\bndiyo\s{0,3}(?:/|au)\s{0,3}hapana\b",
     re.IGNORECASE,
 )
@@ -116,37 +128,56 @@ _OPTIONS_HEAD = re.compile(r"(?:options|choices|选项|選択肢)\s{0,3}[:：]",
 # Requests for something other than a number, whatever figures they mention.
 _TASK = re.compile(
     r"(?:^|[.?!:,\n]\s{0,3}|\b(?:please|you|me|to|and|then|should|must) )"
-    r"(?:write|create|generate|implement|develop|design|build|author|craft|show me|give me|code|provide)\b[^.?!\n]{0,100}"
+    r"(?:write|create|generate|implement|develop|design|build|author|craft|show me|give me|code"
+    r"|provide)\b[^.?!\n]{0,100}"
     r"\b(?:code|function|program|script|class|query|algorithm|app|application|website|template|animation|method|test"
     r"|python|java|javascript|typescript|rust|sql|html|css|regex|api|essay|story|poem|summary|paragraph|song)\b"
-    r"|\b(?:python|javascript|typescript|java|c\+\+|rust|sql|html|css|numpy|pandas) (?:code|function|program|script|class|query|method)\b"
+    r"|\b(?:python|javascript|typescript|java|c\+\+|rust|sql|html|css|numpy|pandas) (?:code|function|program"
+    r"|script|class|query|method)\b"
     r"|\busing (?:python|javascript|typescript|java|c\+\+|rust|sql|numpy|pandas)\b"
-    r"|^\W{0,3}(?:please\s+)?(?:prove|translate|summari[sz]e|explain|describe|define|write|rewrite|list)\b|\bprove that\b|\bshow that\b"
-    r"|\btranslate (?:the|this|into|to|from)\b|\binterval notation\b|^\W{0,3}how (?:do|can|should|would|could) (?:i|we|you|one)\b"
+    r"|^\W{0,3}(?:please\s+)?(?:prove|translate|summari[sz]e|explain|describe|define|write|rewrite|list)\b"
+    r"|\bprove that\b|\bshow that\b"
+    r"|\btranslate (?:the|this|into|to|from)\b|\binterval notation\b|^\W{0,3}how (?:do|can|should|would"
+    r"|could) (?:i|we|you|one)\b"
     r"|\bwhat(?:'s|’s| is| are) the ratio\b|\bwhat time\b|\bwhat day\b|翻译|翻譯|证明[：:]|^\W{0,3}(?:请)?证明|證明"
     r"|写一[个篇段首]|(?:写|编写|实现|设计)[^。？\n]{0,20}(?:代码|程序|函数|脚本|作文)|几点(?:钟|了|？)?",
     re.IGNORECASE,
 )
 _HOW_MANY = re.compile(
-    r"\bhow many\b|\bwhat (?:percent(?:age)?|fraction|number)\b|\bcuánt[oa]s?\b|\bcombien\b|\bwie\s?viele?\b|\bсколько\b|\bngapi\b|\bkiasi gani\b"
-    r"|กี่|เท่าไร|เท่าไหร่|เท่าใด|কত|কয়টি|কয়টা|ఎన్ని|ఎంత|多少|几(?![何乎点])|幾(?![何乎點])|いくつ|いくら|何(?:人|個|本|枚|円|ドル|時間|分|秒|日|週|か月"
-    r"|ヶ月|年|歳|才|匹|頭|羽|冊|回|台|杯|倍|メートル|キロ|センチ|グラム|リットル|マイル|ポンド|ページ|パーセント|％|%|つ|点|件|袋|箱|階)|どのくらい|どれくらい|どれだけ",
+    r"\bhow many\b|\bwhat (?:percent(?:age)?|fraction|number)\b|\bcuánt[oa]s?\b|\bcombien\b|\bwie\s?viele?\b"
+    r"|\bсколько\b|\w{0,4}ngapi\b|\bkiasi gani\b"
+    r"|กี่|เท่าไร|เท่าไหร่|เท่าใด|কত|কয়টি|কয়টা|ఎన్ని|ఎంత|多少|几(?![何乎点])|幾(?![何乎點])|いくつ|いくら"
+    r"|何(?:人|個|本|枚|円|ドル|時間|分|秒|日|週|か月"
+    r"|ヶ月|年|歳|才|匹|頭|羽|冊|回|台|杯|倍|メートル|キロ|センチ|グラム|リットル|マイル|ポンド|ページ"
+    r"|パーセント|％|%|つ|点|件|袋|箱|階)|どのくらい|どれくらい|どれだけ",
     re.IGNORECASE,
 )
 # These ask for a number only where there are figures to reckon with.
 _RECKON = re.compile(
-    r"\bhow (?:much|old|far|long|fast|tall|deep|heavy|wide|big|large|load|high)\b|\bcalculate\b|\bcompute\b|\bevaluate\b|\bdetermine the\b"
-    r"|\b(?:what|find|give)\b[^.?!\n]{0,40}\b(?:total|sum|number|average|mean|median|difference|percentage|product|quotient|price|cost|profit|loss|salary"
-    r"|income|pension|distance|speed|age|area|volume|perimeter|length|width|height|weight|value|remainder|probability|amount|footage|score|zeros?|fraction|rate)\b"
-    r"|\bwas ist\b|\bwie (?:lange?|weit|alt|schnell|hoch|groß|schwer|oft)\b|\bberechne|\bwelche[nrs]?\b[^.?!\n]{0,30}(?:prozent|strecke|abstand|summe|gesamt)"
+    r"\bhow (?:much|old|far|long|fast|tall|deep|heavy|wide|big|large|load|high)\b|\bcalculate\b|\bcompute\b"
+    r"|\bevaluate\b|\bdetermine the\b"
+    r"|\b(?:what|find|give)\b[^.?!\n]{0,40}\b(?:total|sum|number|average|mean|median|difference|percentage"
+    r"|product|quotient|price|cost|profit|loss|salary"
+    r"|income|pension|distance|speed|age|area|volume|perimeter|length|width|height|weight|value|remainder"
+    r"|probability|amount|footage|score|zeros?|fraction|rate)\b"
+    r"|\bwas ist\b|\bwie (?:lange?|weit|alt|schnell|hoch|groß|schwer|oft)\b|\bberechne"
+    r"|\bwelche[nrs]?\b[^.?!\n]{0,30}(?:prozent|strecke|abstand|summe|gesamt)"
     r"|\bcalcul|\bqué (?:porcentaje|distancia|edad|velocidad|fracción|tan)\b|\bcuál (?:es|fue|era|será|sería)\b"
-    r"|\bquel(?:le)?\b|\bвычисл|\bрассчита|\bпосчита|\bкаков[аоы]?\b|\bкак(?:ое|ая|ой|ую)\b|\bкак долго\b|\bhesabu\b|\bkokotoa\b|\bmuda gani\b|\basilimia\b|\bumbali gani\b"
-    r"|คำนวณ|แค่ไหน|গণনা|হিসাব|లెక్కించ|计算|計算|总数|總數|求|等于|等於|多(?:长|遠|远|久|大|重|高|宽|深|快|旧|長)|何です|どれほど|求め",
+    r"|\bquel(?:le)?\b|\bвычисл|\bрассчита|\bпосчита|\bкаков[аоы]?\b|\bкак(?:ое|ая|ой|ую)\b|\bкак долго\b"
+    r"|\bhesabu\b|\bkokotoa\b|\bmuda gani\b|\basilimia\b|\bumbali gani\b"
+    r"|คำนวณ|แค่ไหน|গণনা|হিসাব|లెక్కించ|计算|計算|总数|總數|求|等于|等於|多(?:长|遠|远|久|大|重|高|宽|深|快|旧"
+    r"|長)|何です|どれほど|求め",
     re.IGNORECASE,
 )
 _SUM = re.compile(r"\\(?:left|right|[dt]?frac|cdot|times|div|sqrt|pm)|[\s\d.,+\-−*/×÷·^()=?？!%$\\{}\[\]|:]")
-_ASKS_SUM = re.compile(r"^\W{0,3}(?:what(?:'s|’s| is| does)|how much is|was ist|cuánto es|combien font|сколько будет)?\s*", re.IGNORECASE)
-_FIGURE = re.compile(r"\d|\b(?:two|three|four|five|six|seven|eight|nine|ten|twelve|dozen|twice|half|double)\b|[二两兩三四五六七八九十百千半]", re.IGNORECASE)
+_ASKS_SUM = re.compile(
+    r"^\W{0,3}(?:what(?:'s|’s| is| does)|how much is|was ist|cuánto es|combien font|сколько будет)?\s*", re.IGNORECASE
+)
+_FIGURE = re.compile(
+    r"\d|\b(?:two|three|four|five|six|seven|eight|nine|ten|twelve|dozen|twice|half|double)\b"
+    r"|[二两兩三四五六七八九十百千半]",
+    re.IGNORECASE,
+)
 
 
 def kind_of(question: str) -> AnswerKind:
@@ -217,68 +248,87 @@ _CURRENCY = "$€£¥￥₹₽₩฿৳₦₫¢"
 _NEGATIVE_MONEY = re.compile(rf"-[ ]?[{_CURRENCY}][ ]?(?=[\d.])|[{_CURRENCY}][ ]?-(?=[\d.])")
 _MONEY = re.compile(rf"[{_CURRENCY}]")
 _MONEY_CODE = re.compile(
-    r"(?<![A-Za-z])(?:USD|EUR|GBP|CNY|RMB|JPY|INR|RUB|KSh|Ksh|KES|TSh|Tsh|TZS|BDT|THB|Rs|Tk|Sh|Rp|NT|HK|US|R)\.?[ ]?(?=\d)"
+    r"(?<![A-Za-z])(?:USD|EUR|GBP|CNY|RMB|JPY|INR|RUB|KSh|Ksh|KES|TSh|Tsh|TZS|BDT|THB|Rs|Tk|Sh|Rp|NT|HK|US"
+    r"|R)\.?[ ]?(?=\d)"
 )
 _TIGHT_SPACE = re.compile(r"(?<=\d)[\u00a0\u202f\u2009](?=\d{3}(?!\d))")
 _SPACED = re.compile(r"(?<![\d.,])(?<!\d )(\d{1,3})((?: \d{3}){1,5})(?!\d| \d)")
 
 _DIGITS = re.compile(
-    r"(?<![A-Za-z_^])(?<!\d[.,:/])"
+    r"(?<![A-Za-z^])(?<![A-Za-z]_)(?<!\^\{)(?<!\d[.:/])"
     r"(?:(?P<whole>\d{1,6})[ ](?P<part>\d{1,6}/\d{1,6})(?![\d/])"
     r"|(?P<number>\d{1,3}(?:,\d{2,3}){0,8},\d{3}(?!\d)(?:\.\d+)?"
     r"|\d{1,3}(?:\.\d{3}){1,8},\d+"
     r"|\d{1,3}(?:\.\d{3}){2,8}(?!\d)"
     r"|\d{1,3}(?:['’]\d{3}){1,8}(?!\d)(?:\.\d+)?"
-    r"|(?<![(\[])\d+,\d{1,2}(?![\d])(?!,\d)"
+    r"|(?<![(\[{])\d{1,15},(?:\d{1,2}|\d{4,9})(?!\d|,\d)"
     r"|\d+(?:\.\d+)?|\.\d+)"
-    r"(?:/(?P<below>\d{1,12}(?:\.\d{1,6})?)(?![\d/])|[ ]?[×*][ ]?10\^?\{?\^?\{?(?P<ten>-?\d{1,2})\}?(?=\D|$)(?<=[\d}])(?<!10)"
-    r"|[eE](?P<exponent>[+-]?\d{1,2})(?![\w.])|\^\{?(?P<power>\d{1,2})\}?)?)"
+    r"(?:/(?P<below>\d{1,12}(?:\.\d{1,6})?)(?![\d/])"
+    r"|[ ]?[×*x][ ]?10\^\{?(?P<ten>-?\d{1,2})\}?"
+    r"|[eE](?P<exponent>[+-]?\d{1,2})(?![\w.])"
+    r"|\^\{?(?P<power>\d{1,2})\}?)?)"
 )
 _SCALES = (
-    (re.compile(r"[ -]?(?:hundred|cientos|hundert)(?![a-z])", re.I), 100),
+    (re.compile(r"[ -]?(?:hundred|hundert)(?![a-z])", re.I), 100),
     (re.compile(r"[ -]?(?:thousand|tausend|mil|mille|тыс(?:яч[аи]?|\.)?|elfu|พัน|হাজার|వేల)(?![a-zа-я])", re.I), 1_000),
     (re.compile(r"[kK](?![A-Za-z])"), 1_000),
     (re.compile(r"[ -]?(?:lakhs?|লাখ|లక్షల?|แสน)(?![a-z])", re.I), 100_000),
     (re.compile(r"[ -]?(?:crores?|কোটি|కోట్ల?)(?![a-z])", re.I), 10_000_000),
-    (re.compile(r"[ -]?(?:millions?|millionen|mio\.?|millones|millón|миллион(?:а|ов)?|млн|ล้าน)(?![a-zа-я])", re.I), 1_000_000),
-    (re.compile(r"[ -]?(?:billions?|milliarden?|milliards?|миллиард(?:а|ов)?|млрд)(?![a-zа-я])", re.I), 1_000_000_000),
+    (re.compile(r"[ -]?(?:millions?|millionen|mio|millones|millón|миллион\w{0,2}|млн|ล้าน)(?![a-zа-я])", re.I), 10**6),
+    (re.compile(r"[ -]?(?:billions?|milliarden?|milliards?|миллиард(?:а|ов)?|млрд)(?![a-zа-я])", re.I), 10**9),
     (re.compile(r"[ ]?หมื่น"), 10_000),
     (re.compile(r"[ -]?dozen(?![a-z])", re.I), 12),
 )  # fmt: skip
 _AND_A_HALF = re.compile(r"\s(?:and\s(?:a|one)\s|y\s(?=medi)|et\s(?=demi))(?:half|medi[oa]|demie?)\b", re.I)
 
-_UNITS = "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|nineteen"
+_UNITS = (
+    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen"
+    "|seventeen|eighteen|nineteen"
+)
 _TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
 _NUMBER_WORD = f"(?:{_UNITS}|{_TENS}|hundred|thousand|million|billion)(?![a-z])"
 _WORDS = re.compile(
-    rf"(?<![A-Za-z0-9-])(?P<minus>(?:minus|negative) )?(?:(?P<numerator>a|one|two|three|four|five|seven)[ -](?P<below>half|halves|thirds?|quarters?|fourths?|fifths?|sixths?|eighths?|tenths?)(?![a-z])"
-    rf"|(?P<words>(?:a (?=hundred|thousand|million|billion|dozen))?(?:{_NUMBER_WORD}|dozen(?![a-z]))(?:[ -]{{1,2}}(?:and )?(?:{_NUMBER_WORD}|dozen(?![a-z])|point(?= (?:{_UNITS})))){{0,24}}))",
+    rf"(?<![A-Za-z0-9-])(?P<minus>(?:minus|negative) )?"
+    rf"(?:(?P<numerator>a|one|two|three|four|five"
+    rf"|seven)[ -](?P<below>half|halves|thirds?|quarters?|fourths?|fifths?|sixths?|eighths?|tenths?)(?![a-z])"
+    rf"|(?P<words>(?:a (?=hundred|thousand|million|billion|dozen))?(?:{_NUMBER_WORD}"
+    rf"|dozen(?![a-z]))(?:[ -]{{1,2}}(?:and )?(?:{_NUMBER_WORD}|dozen(?![a-z])"
+    rf"|point(?= (?:{_UNITS})))){{0,24}}))",
     re.IGNORECASE,
 )
 _BELOW = {"hal": 2, "thi": 3, "qua": 4, "fou": 4, "fif": 5, "six": 6, "eig": 8, "ten": 10}
-_PRONOUN_BEFORE = re.compile(r"(?:the|this|that|each|every|which|no|any|another|last|first|only|next|good|right|correct|some|every) $", re.I)
-_PRONOUN_AFTER = re.compile(r" (?:of|another|who|that|by|can|could|must|might|should|way|thing|by one)\b", re.I)
+_PRONOUN_BEFORE = re.compile(
+    r"(?:the|this|that|each|every|which|no|any|another|last|first|only|next|good|right|correct|some) $", re.I
+)
+_PRONOUN_AFTER = re.compile(r" (?:of|another|who|that|by|can|could|must|might|should|way|thing)\b", re.I)
 
 _HAN_DIGITS = "零〇一二两兩三四五六七八九壹贰貳叁參肆伍陆陸柒捌玖"
 _HAN_UNITS = "十拾百佰千仟万萬亿億廿"
 _HAN = re.compile(
     rf"(?P<minus>[负負])?(?:百分之(?P<percent>[{_HAN_DIGITS}{_HAN_UNITS}点點\d.]{{1,24}})"
     rf"|(?P<below>[{_HAN_DIGITS}{_HAN_UNITS}\d]{{1,16}})分之(?P<above>[{_HAN_DIGITS}{_HAN_UNITS}\d]{{1,16}})"
-    rf"|(?P<mixed>\d[\d,]{{0,18}}(?:\.\d{{1,9}})?[ ]?[百千万萬亿億](?![克米瓦卡焦赫帕])[\d{_HAN_UNITS}{_HAN_DIGITS}]{{0,16}})"
+    rf"|(?P<mixed>\d[\d,]{{0,18}}(?:\.\d{{1,9}})?[ ]?[百千万萬亿億](?![克米瓦卡焦赫帕])"
+    rf"[\d{_HAN_UNITS}{_HAN_DIGITS}]{{0,16}})"
     rf"|(?P<words>[{_HAN_DIGITS}{_HAN_UNITS}][{_HAN_DIGITS}{_HAN_UNITS}]{{0,31}}(?:[点點][{_HAN_DIGITS}]{{1,16}})?))"
     r"(?P<half>[个個]半)?"
 )
 _HAN_IDIOM = re.compile(
-    r"一(?:共|起|样|樣|些|下|直|定|般|旦|切|致|种|種|边|邊|方|步|点|點|律|时|時|半|同|并|齐|番|度|向|再|系列)|十(?:分|足|字)|三角|四(?:周|处|边形|川)|万一|两者|百姓|千万(?!\d)|万物"
+    r"一(?:共|起|样|樣|些|下|直|定|般|旦|切|致|种|種|边|邊|方|步|点|點|律|时|時|半|同|并|齐|番|度|向|再|系列)"
+    r"|十(?:分|足|字)|三角|四(?:周|处|边形|川)|万一|两者|百姓|千万(?!\d)|万物"
 )
 _HAN_INSIDE = re.compile(r"(?:[统唯单每某另同第进逐之周任哪这那统万])$")
 
-_CONTINENTAL = frozenset(
-    "der die das und ist insgesamt sind hat haben kostet beträgt el los las del que en es por tiene total cuesta le les des est et il elle sont coûte "
-    "antwort respuesta réponse lautet résultat gesamt она он они это итого всего ответ будет составляет рублей долларов долларов стоит у в на".split()
+_CONTINENTAL = re.compile(
+    r"\b(?:der|die|das|und|ist|insgesamt|sind|hat|haben|kostet|beträgt|antwort|lautet|gesamt"
+    r"|el|los|las|del|que|en|es|por|tiene|total de|cuesta|respuesta"
+    r"|le|les|des|est|et|il|elle|sont|coûte|réponse|résultat"
+    r"|он|она|они|это|итого|всего|ответ|будет|составляет|рублей|долларов|стоит|у|в|на)\b",
+    re.IGNORECASE,
 )
-_ENGLISH = frozenset("the is are of and to has have makes total for with was will she he they it answer".split()) - {"total"}
-_WORD = re.compile(r"[^\W\d_]+")
+_ENGLISH = re.compile(
+    r"\b(?:the|is|are|of|and|to|has|have|makes|for|with|was|will|she|he|they|it|answer)\b", re.IGNORECASE
+)
+
 
 _MAX_DIGITS = 40
 """A longer run of digits is no answer to a question, and exact arithmetic on it is not free."""
@@ -306,7 +356,7 @@ def _clean(text: str) -> str:
         text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda run: "^" + run.group().translate(_SUPERSCRIPTS), text)
         text = re.sub("[" + "".join(_VULGAR) + "]", lambda one: " " + _VULGAR[one.group()], text)
         text = _TIGHT_SPACE.sub("", text)
-    if "\\" in text:
+    if "\\" in text or "{,}" in text:
         for pattern, replacement in _LATEX:
             text = pattern.sub(replacement, text)
     text = _NEGATIVE_MONEY.sub("-", text)
@@ -316,8 +366,8 @@ def _clean(text: str) -> str:
 
 def _continental(text: str) -> bool:
     """Whether `text` is in a language that writes 1.234,5 for what English writes 1,234.5."""
-    words = Counter(word for word in _WORD.findall(text.casefold()[-4000:]))
-    return sum(words[word] for word in _CONTINENTAL) > sum(words[word] for word in _ENGLISH)
+    ending = text[-4000:]
+    return len(_CONTINENTAL.findall(ending)) > len(_ENGLISH.findall(ending))
 
 
 def _parse(number: str, continental: bool, bare: bool) -> Fraction | None:
@@ -333,17 +383,17 @@ def _parse(number: str, continental: bool, bare: bool) -> Fraction | None:
         number = number.replace(",", "") if grouped else number.replace(",", ".")
     elif number.count(".") > 1:
         number = number.replace(".", "")
-    elif dot >= 1 and len(number) - dot == 4 and dot <= 3 and not number.startswith("0"):
+    elif 1 <= dot <= 3 and len(number) - dot == 4 and not number.startswith("0"):
         # 70.000 without a word of English near it: nobody writes three zeros behind a decimal point.
-        if continental or (bare and number.endswith(".000")):
-            number = number.replace(".", "")
+        grouped = continental or (bare and number.endswith(".000"))
+        number = number.replace(".", "") if grouped else number
     return Fraction(number if not number.startswith(".") else "0" + number)
 
 
-def _show(value: Fraction) -> str:
-    """Canonical numeral: an integer, a decimal where it ends, else a reduced fraction."""
-    if value.denominator == 1:
-        return str(value.numerator)
+def _show(value: Fraction, *, ratio: bool = False) -> str:
+    """Canonical numeral: an integer, a decimal where it ends, else (or with `ratio`) a reduced fraction."""
+    if value.denominator == 1 or ratio:
+        return str(value)
     rest, places = value.denominator, 0
     for prime in (2, 5):
         count = 0
@@ -361,78 +411,76 @@ def _show(value: Fraction) -> str:
 _CLEAN, _ASIDE, _WORDED, _TIMED, _WORDED_ASIDE, _LABEL = range(6)
 
 _LABEL_BEFORE = re.compile(
-    r"(?:^|[^a-z])(?:step|part|question|problem|day|week|figure|case|option|item|line|round|no\.?|paso|étape|schritt|шаг|hatua|ステップ|步骤|第)\s{0,2}#?$|[#№]$",
+    r"(?:^|[^a-z])(?:step|part|question|problem|day|week|figure|case|option|item|line|round|no\.?|paso|étape"
+    r"|schritt|шаг|hatua|ステップ|步骤|第)\s{0,2}#?$|[#№]$",
     re.I,
 )
 _ORDINAL_AFTER = re.compile(r"(?:st|nd|rd|th|º|ª|er|ème|-й|-я)(?![a-zа-я])|\.? ?(?:步|题|題|番目)", re.I)
-_LIST_MARK = re.compile(r"[.)、] ?\S")
-_DETERMINER_BEFORE = re.compile(r"(?:^|[^a-z])(?:at|across|the|all|these|those|her|his|their|its|both|out of|@|other)\s{1,2}$", re.I)
+_LIST_STARTS = re.compile(r"^[ \t>*#-]{0,8}1[.)、]\s", re.MULTILINE)
+_LIST_MARK = re.compile(r"^([ \t>*#-]{0,8})\d{1,2}[.)、](?=[ \t])", re.MULTILINE)
+_DETERMINER_BEFORE = re.compile(
+    r"(?:^|[^a-z])(?:at|across|the|all|these|those|her|his|their|its|both|out of|@|other)\s{1,2}$", re.I
+)
 _TIME_BEFORE = re.compile(
-    r"(?:^|[^\w])(?:in|after|over|within|every|per|each|for|during|next|last|first|past|another|nach|pro|für|über|après|en|par|pendant|dans|después de|durante"
-    r"|cada|por|tras|через|за|после|каждые|baada ya|kila|ndani ya|在|每|过|経|หลังจาก|ใน|ทุก)\s{0,2}(?:the |these |all |las |les |los |siku |saa |miaka |wiki )?$",
+    r"(?:^|[^\w])(?:in|after|over|within|every|per|each|for|during|next|last|first|past|another|nach|pro|für"
+    r"|über|après|en|par|pendant|dans|después de|durante"
+    r"|cada|por|tras|через|за|после|каждые|baada ya|kila|ndani ya|在|每|过|経|หลังจาก|ใน|ทุก)\s{0,2}(?:the "
+    r"|these |all |las |les |los |siku |saa |miaka |wiki )?$",
     re.I,
 )
 _TIME_AFTER = re.compile(
-    r"[ -]{0,2}(?:seconds?|minutes?|mins?|hours?|days?|weeks?|months?|years?|sekunden|minuten|stunden?|tagen?|wochen?|monaten?|jahren?"
-    r"|secondes?|minutos?|horas?|días?|semanas?|meses|años?|heures?|jours?|semaines?|mois|ans|années|секунд|минут|час|дн|день|недел|месяц|лет|год"
+    r"[ -]{0,2}(?:seconds?|minutes?|mins?|hours?|days?|weeks?|months?|years?|sekunden|minuten|stunden?|tagen?"
+    r"|wochen?|monaten?|jahren?"
+    r"|secondes?|minutos?|horas?|días?|semanas?|meses|años?|heures?|jours?|semaines?|mois|ans|années|секунд"
+    r"|минут|час|дн|день|недел|месяц|лет|год"
     r"|วัน|ชั่วโมง|นาที|ปี|สัปดาห์|เดือน)",
     re.I,
 )
-_TIME_HAN_AFTER = re.compile(r" ?(?:天|年|周|个月|小时|分钟|秒|日|週間|時間|分|か月|ヶ月)(?:后|後|内|里|中|之后|以后|间|間|来)")
-_OPERATOR_AFTER = re.compile(r"\s?(?:%\s?)?(?:[+×÷·*]|[-–/x](?=\s?\d)|\s[-–]\s(?=\d))\s?[\d(-]")
-_OPERATOR_BEFORE = re.compile(r"(?:[\d)%]|[a-z])\s?(?:[+×÷·*]|\s[-–/x]\s|(?<=\d)[-/])\s?$")
-_REASON = re.compile(r"\b(?:because|since|given that|to (?:ensure|make sure|reach)|so that|by (?:selling|adding|multiplying|dividing|subtracting|taking))\b|因为|因為|なぜなら|weil|porque|parce que|потому что", re.I)
+_TIME_HAN_AFTER = re.compile(
+    r" ?(?:天|年|周|个月|小时|分钟|秒|日|週間|時間|分|か月|ヶ月)(?:后|後|内|里|中|之后|以后|间|間|来)"
+)
+_OPERATOR_AFTER = re.compile(r"\s?(?:%\s?)?(?:[+×÷·*]|[-–/x](?=\s{0,2}\d)|\s[-–]\s)\s{0,2}[\d(-]")
+_OPERATOR_BEFORE = re.compile(r"[\d)%a-z]\s?(?:[+×÷·*]|\s[-–/x]\s|(?<=\d)[-/])\s{0,2}$")
+_REASON = re.compile(
+    r"\b(?:because|since|given that|to (?:ensure|make sure|reach)|so that|by (?:selling|adding|multiplying"
+    r"|dividing|subtracting|taking))\b|因为|因為|なぜなら|weil|porque|parce que|потому что",
+    re.I,
+)
 _PARENTHESES = re.compile(r"[(（][^()（）\n]{0,200}[)）]")
-_IRRATIONAL_AFTER = re.compile(r"\s?[π√]")
-_TIME_OF_DAY = re.compile(r":\d")
+_NOT_RATIONAL_AFTER = re.compile(r"\s?[π√]|:\d")
+_MINUS_WORD = re.compile(r"(?:minus|negative) $|[负負] ?$", re.I)
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Numeral:
+    """A number as it stands in a sentence."""
+
     start: int
+    end: int
     value: Fraction
-    rank: int
+    rank: int = _CLEAN
+    ratio: bool = False
+    """Written as a fraction."""
 
 
 def _sign(sentence: str, start: int) -> int:
     """-1 where the numeral at `start` has a minus of its own, not one between two terms."""
     before = sentence[max(0, start - 10) : start]
-    if before.endswith("-"):
-        rest = before[:-1]
-        bound = rest.rstrip()
-        if bound and (bound[-1].isdigit() or bound[-1] in ")%"):
-            return 1
-        return -1 if not rest or not rest[-1].isalnum() else 1
-    return -1 if re.search(r"(?:minus|negative) $|[负負] ?$", before, re.I) else 1
+    if not before.endswith("-"):
+        return -1 if _MINUS_WORD.search(before) else 1
+    term = before[:-1].rstrip()
+    is_between = term and (term[-1].isdigit() or term[-1] in ")%" or (term[-1].isalnum() and before[-2] == term[-1]))
+    return 1 if is_between else -1
 
 
-def _numerals(sentence: str, continental: bool, bare: bool) -> Iterator[tuple[int, int, Fraction]]:
+def _in_digits(sentence: str, continental: bool, bare: bool) -> Iterator[_Numeral]:
     for match in _DIGITS.finditer(sentence):
         start, end = match.span()
-        if match["whole"]:
-            above, _, below = match["part"].partition("/")
-            value = Fraction(int(match["whole"])) + Fraction(int(above), int(below)) if int(below) else None
-        else:
-            value = _parse(match["number"], continental, bare)
-        if value is None:
-            continue
-        if match["below"]:
-            below_value = Fraction(match["below"])
-            if not below_value:
-                continue
-            value /= below_value
-        exponent = match["ten"] or match["exponent"]
-        if exponent:
-            value *= Fraction(10) ** int(exponent)
-        if match["power"]:
-            if value > 1000:
-                continue
-            value **= int(match["power"])
+        value = _value(match, continental, bare)
         tail = sentence[end : end + 16]
-        if _IRRATIONAL_AFTER.match(tail) or _TIME_OF_DAY.match(tail):
+        if value is None or _NOT_RATIONAL_AFTER.match(tail):
             continue
-        half = _AND_A_HALF.match(tail)
-        if half:
+        if _AND_A_HALF.match(tail):
             value += Fraction(1, 2)
         for pattern, factor in _SCALES:
             scale = pattern.match(tail)
@@ -440,24 +488,39 @@ def _numerals(sentence: str, continental: bool, bare: bool) -> Iterator[tuple[in
                 value *= factor
                 end += scale.end()
                 break
-        yield start, end, value * _sign(sentence, start)
+        yield _Numeral(start, end, value * _sign(sentence, start), ratio=match["below"] is not None)
+
+
+def _value(match: re.Match[str], continental: bool, bare: bool) -> Fraction | None:
+    if match["whole"]:
+        above, _, below = match["part"].partition("/")
+        return int(match["whole"]) + Fraction(int(above), int(below)) if int(below) else None
+    value = _parse(match["number"], continental, bare)
+    if value is None:
+        return None
+    if match["below"]:
+        divisor = Fraction(match["below"])
+        return value / divisor if divisor else None
+    if match["power"]:
+        return value ** int(match["power"]) if value <= 1000 else None
+    exponent = match["ten"] or match["exponent"]
+    return value * Fraction(10) ** int(exponent) if exponent else value
 
 
 def _english(words: str) -> Fraction | None:
     from word2number import w2n
 
-    words = re.sub(r"[\s-]+", " ", words.casefold()).strip()
-    dozens = words.endswith("dozen")
-    if dozens:
-        words = words.removesuffix("dozen").strip()
-    words = re.sub(r"^a ?", "one ", words) if words.startswith(("a ", "a")) and words[:2] in ("a", "a ") else words
-    if not words:
-        return Fraction(12) if dozens else None
+    parse: Callable[[str], float] = w2n.word_to_num
+    words = " ".join(re.findall(r"[a-z]+", words.casefold()))
+    factor = 1
+    if words.endswith("dozen"):
+        words, factor = words.removesuffix("dozen").strip(), 12
+        if words in ("", "a"):
+            return Fraction(12)
     try:
-        value = Fraction(str(w2n.word_to_num(words)))
+        return Fraction(str(parse(words))) * factor
     except (ValueError, KeyError, IndexError, TypeError):
         return None
-    return value * 12 if dozens else value
 
 
 def _chinese(words: str) -> Fraction | None:
@@ -472,97 +535,80 @@ def _chinese(words: str) -> Fraction | None:
         return None
 
 
-def _worded(sentence: str) -> Iterator[tuple[int, int, Fraction, bool]]:
-    """(start, end, value, whether it is hardly meant as a number) of numbers written in words."""
+def _in_english(sentence: str) -> Iterator[_Numeral]:
     for match in _WORDS.finditer(sentence):
-        if match["numerator"]:
-            above = _english(match["numerator"]) or Fraction(1)
-            value: Fraction | None = above / _BELOW[match["below"][:3].lower()]
-        else:
-            value = _english(match["words"])
+        start, end = match.span()
+        value = _english(match["numerator"] or match["words"]) if match["numerator"] not in ("a", "A") else Fraction(1)
         if value is None:
             continue
-        tail = sentence[match.end() : match.end() + 16]
+        if match["below"]:
+            value /= _BELOW[match["below"][:3].lower()]
+        tail = sentence[end : end + 16]
         if _AND_A_HALF.match(tail):
             value += Fraction(1, 2)
-        alone = match["words"] is not None and match["words"].lower() == "one"
-        weak = alone and bool(
-            _PRONOUN_BEFORE.search(sentence[max(0, match.start() - 12) : match.start()]) or _PRONOUN_AFTER.match(tail)
+        before = sentence[max(0, start - 12) : start]
+        pronoun = (match["words"] or "").lower() == "one" and (
+            _PRONOUN_BEFORE.search(before) or _PRONOUN_AFTER.match(tail)
         )
-        yield match.start(), match.end(), -value if match["minus"] else value, weak
-    if sentence.isascii():
-        return
+        rank = _LABEL if pronoun else _WORDED
+        yield _Numeral(start, end, -value if match["minus"] else value, rank, ratio=match["below"] is not None)
+
+
+def _in_chinese(sentence: str) -> Iterator[_Numeral]:
     for match in _HAN.finditer(sentence):
-        if match["percent"]:
-            value = _chinese(match["percent"])
-        elif match["below"]:
-            below, above_han = _chinese(match["below"]), _chinese(match["above"])
-            value = above_han / below if below and above_han is not None else None
+        start, end = match.span()
+        words = match["words"] or ""
+        if match["below"]:
+            below, above = _chinese(match["below"]), _chinese(match["above"])
+            value = above / below if below and above is not None else None
         else:
-            value = _chinese(match["mixed"] or match["words"])
+            value = _chinese(match["percent"] or match["mixed"] or words)
         if value is None:
             continue
         if match["half"]:
             value += Fraction(1, 2)
-        words = match["words"] or ""
-        weak = len(words) == 1 and bool(
-            _HAN_INSIDE.search(sentence[max(0, match.start() - 2) : match.start()])
-        )
-        weak = weak or (len(words) in (1, 2) and bool(_HAN_IDIOM.match(sentence, match.start())))
-        yield match.start(), match.end(), -value if match["minus"] else value, weak
+        in_a_word = len(words) == 1 and _HAN_INSIDE.search(sentence[max(0, start - 1) : start])
+        idiom = 0 < len(words) <= 2 and _HAN_IDIOM.match(sentence, start)
+        rank = _LABEL if in_a_word or idiom else _WORDED if words else _CLEAN
+        yield _Numeral(start, end, -value if match["minus"] else value, rank, ratio=match["below"] is not None)
 
 
-def _numbers(sentence: str, continental: bool, bare: bool) -> list[_Found]:
-    """Every number of a sentence with its rank, in order; numbers inside a larger one are left out."""
+def _numbers(sentence: str, continental: bool, bare: bool) -> list[_Numeral]:
+    """Every number of a sentence, ranked, in order of place."""
+    chinese = [] if sentence.isascii() else list(_in_chinese(sentence))
+    # 3万5千 is one numeral: what mixes both scripts goes before the digits in it, words come last.
+    mixed = [numeral for numeral in chinese if numeral.rank == _CLEAN]
+    worded = [numeral for numeral in chinese if numeral.rank != _CLEAN]
+    taken = bytearray(len(sentence))
     reason = _REASON.search(sentence)
-    parentheses = [span.span() for span in _PARENTHESES.finditer(sentence)]
-    opens = [start for start, _ in parentheses]
-    found: list[_Found] = []
-    taken: list[tuple[int, int]] = []
-    han: dict[int, tuple[int, Fraction]] = {}
-    if not sentence.isascii():
-        # 3万5千 is one numeral, and its digits are not another.
-        for match in _HAN.finditer(sentence):
-            if match["mixed"] or (match["percent"] or match["above"] or match["below"] or "").isascii() and match.group():
-                worth = next((v for s, _, v, _ in _worded(match.group()) if s == 0), None)
-                if worth is not None and re.search(r"\d", match.group()):
-                    han[match.start()] = (match.end(), worth)
-    for start, end, value in _numerals(sentence, continental, bare):
-        whole = next((s for s in range(max(0, start - 18), start + 1) if s in han and han[s][0] > start), None)
-        if whole is not None:
-            if whole != start and any(span[0] == whole for span in taken):
-                continue
-            end, value = han[whole]
-            start = whole
-        before, after = sentence[max(0, start - 24) : start], sentence[end : end + 24]
-        rank = _CLEAN
-        line_start = not before.strip(" *-\t") and start < 6
-        if _LABEL_BEFORE.search(before) or _ORDINAL_AFTER.match(after) or (line_start and _LIST_MARK.match(after)):
-            rank = _LABEL
-        elif (_TIME_BEFORE.search(before) and _TIME_AFTER.match(after)) or _TIME_HAN_AFTER.match(after):
-            rank = _TIMED
-        elif _within(parentheses, opens, start) or _DETERMINER_BEFORE.search(before):
-            rank = _ASIDE
-        elif _OPERATOR_AFTER.match(after) or _OPERATOR_BEFORE.search(before) or (reason and found and start > reason.start()):
-            rank = _ASIDE
-        found.append(_Found(start, value, rank))
-        taken.append((start, end))
-    starts = [span[0] for span in taken]
-    for start, end, value, weak in _worded(sentence):
-        index = bisect.bisect_right(starts, end) - 1
-        if index >= 0 and taken[index][1] > start:
+    inside = bytearray(len(sentence))
+    for span in _PARENTHESES.finditer(sentence):
+        inside[span.start() : span.end()] = b"\1" * (span.end() - span.start())
+    found: list[_Numeral] = []
+    for numeral in (*mixed, *_in_digits(sentence, continental, bare), *worded, *_in_english(sentence)):
+        start, end = numeral.start, numeral.end
+        if any(taken[start:end]):
             continue
-        before, after = sentence[max(0, start - 24) : start], sentence[end : end + 24]
-        aside = bool(_TIME_BEFORE.search(before) and _TIME_AFTER.match(after)) or bool(_TIME_HAN_AFTER.match(after))
-        aside = aside or bool(_DETERMINER_BEFORE.search(before)) or _within(parentheses, opens, start)
-        label = weak or bool(_LABEL_BEFORE.search(before))
-        found.append(_Found(start, value, _LABEL if label else _WORDED_ASIDE if aside else _WORDED))
-    return found
+        taken[start:end] = b"\1" * (end - start)
+        reasoned = reason is not None and bool(found) and start > reason.start()
+        rank = _rank(
+            numeral, sentence[max(0, start - 24) : start], sentence[end : end + 24], bool(inside[start]) or reasoned
+        )
+        found.append(replace(numeral, rank=rank))
+    return sorted(found, key=lambda numeral: numeral.start)
 
 
-def _within(spans: list[tuple[int, int]], opens: list[int], position: int) -> bool:
-    index = bisect.bisect_right(opens, position) - 1
-    return index >= 0 and position < spans[index][1]
+def _rank(numeral: _Numeral, before: str, after: str, aside: bool) -> int:
+    in_words = numeral.rank == _WORDED
+    if numeral.rank == _LABEL or _LABEL_BEFORE.search(before) or (not in_words and _ORDINAL_AFTER.match(after)):
+        return _LABEL
+    if (_TIME_BEFORE.search(before) and _TIME_AFTER.match(after)) or _TIME_HAN_AFTER.match(after):
+        return _WORDED_ASIDE if in_words else _TIMED
+    if aside or _DETERMINER_BEFORE.search(before):
+        return _WORDED_ASIDE if in_words else _ASIDE
+    if not in_words and (_OPERATOR_AFTER.match(after) or _OPERATOR_BEFORE.search(before)):
+        return _ASIDE
+    return numeral.rank
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -571,29 +617,36 @@ def _within(spans: list[tuple[int, int]], opens: list[int], position: int) -> bo
 
 _HASHES = re.compile(r"####[ \t]{0,4}([^\n]{1,200})")
 _CUE = re.compile(
-    r"(?:answer|answers|result|solution)\b(?:[ ]+(?!is\b|are\b|was\b)[^\s.:=\n*]{1,20}){0,6}[ *]{0,4}(?:\bis\b|\bare\b|\bwas\b|\bwould be\b|\bwill be\b|:|=)"
+    r"(?:answer|answers|result|solution)\b(?:[ ]{1,3}(?!is\b|are\b"
+    r"|was\b)[^\s.:=\n*]{1,20}){0,6}[ *]{0,4}(?:\bis\b|\bare\b|\bwas\b|\bwould be\b|\bwill be\b|:|=)"
     r"|correct (?:option|choice|one|statement|sentence) is\b"
-    r"|(?:最终|正确|最后)?答案\s{0,2}\**(?:应该)?(?:是|为|為|：|:|=)|(?:^|\n)\W{0,4}答\s{0,2}\**[:：]|(?:最终|最后)?结果\**(?:是|为|：|:)|選|应?选择?\s?(?=[A-J])|选项?(?:是|为|：|:)"
-    r"|答え\**\s?(?:は|：|:)|正解は|antwort\b[ *]{0,3}(?:ist|lautet|beträgt|:)|(?:respuesta|resposta)\b(?: (?:final|correcta|correta))?[ *]{0,3}(?:es|é|:)"
-    r"|réponse\b(?: (?:finale|correcte))?[ *]{0,3}(?:est|:)|risposta\b[ *]{0,3}(?:è|:)|ответ\b[ *]{0,3}(?::|—|–|-|это|равен|есть)"
-    r"|jibu\b(?: (?:sahihi|la mwisho))?[ *]{0,3}(?:ni|:)|คำตอบ\**\s?(?:สุดท้าย)?(?:ที่ถูกต้อง)?\**\s?(?:คือ|:|เท่ากับ)?|উত্তর\**\s?(?:হল|হলো|হচ্ছে|হবে|:)?|(?:సమాధానం|జవాబు)\**\s?:?",
+    r"|(?:最终|正确|最后)?答案\s{0,2}\**(?:应该)?(?:是|为|為|：|:|=)|(?:^|\n)\W{0,4}答\s{0,2}\**[:：]|(?:最终"
+    r"|最后)?结果\**(?:是|为|：|:)|選|应?选择?\s?(?=[A-J])|选项?(?:是|为|：|:)"
+    r"|答え\**\s?(?:は|：|:)|正解は|antwort\b[ *]{0,3}(?:ist|lautet|beträgt|:)|(?:respuesta"
+    r"|resposta)\b(?: (?:final|correcta|correta))?[ *]{0,3}(?:es|é|:)"
+    r"|réponse\b(?: (?:finale|correcte))?[ *]{0,3}(?:est|:)|risposta\b[ *]{0,3}(?:è|:)|ответ\b[ *]{0,3}(?::|—|–"
+    r"|-|это|равен|есть)"
+    r"|jibu\b(?: (?:sahihi|la mwisho))?[ *]{0,3}(?:ni|:)|คำตอบ\**\s?(?:สุดท้าย)?(?:ที่ถูกต้อง)?\**\s?(?:คือ|:"
+    r"|เท่ากับ)?|উত্তর\**\s?(?:হল|হলো|হচ্ছে|হবে|:)?|(?:సమాధానం|జవాబు)\**\s?:?",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"\n+|(?<=[.!?])[ \t]+|[。！？；।]|(?<=[.!?])(?=[*_\"”])")
 _BOLD = re.compile(r"\*\*([^*\n]{1,80})\*\*")
-_STARTS_WITH_NUMBER = re.compile(r"\W{0,4}(?:(?:about|approximately|roughly|exactly|around|only|just|indeed|equal to|also)\s)?-?\W{0,2}$", re.I)
-_EXPRESSION = re.compile(r"[\d\sA-Za-z+\-*/^().,:=π√∞]{1,40}")
+_OPENING = re.compile(
+    r"\W{0,4}(?:(?:about|approximately|roughly|exactly|around|only|just|indeed|equal to|also)\s)?-?\W{0,2}$", re.I
+)
+_EXPRESSION = re.compile(r"(?<!\S)[^\s]{0,40}(?:[π√∞]|\d:\d)[^\s]{0,40}")
 
 
 def extract(text: str, kind: str) -> str | None:
     """The answer in an output, as shown to a person; None where there is none.
 
-    `kind` as from `kind_of`. A number comes as a canonical numeral ("3", "70000", "0.5", "2/3" where the decimal
-    doesn't end; a percent sign and units are dropped, so "50%" is "50"); a choice as "A", "yes", "no", "true",
-    "false" or "it is not possible to tell"; a text as the stripped output.
+    `kind` as from `kind_of`. A number comes as a canonical numeral ("3", "70000", "0.5"; "3/4" where it was written as
+    a fraction or the decimal doesn't end; a percent sign and units are dropped, so "50%" is "50"); a choice as "A",
+    "yes", "no", "true", "false" or "it is not possible to tell"; a text as the stripped output.
 
-    Tags are taken off first. Looked for, in this order: a LaTeX box, the mark ####, a phrase such as "the answer is" (in
-    several languages), the one number in bold, the last sentence that has a number. Of several numbers in a
+    Tags are taken off first. Looked for, in this order: a LaTeX box, the mark ####, a phrase such as "the answer is"
+    (in several languages), the one number in bold, the last sentence that has a number. Of several numbers in a
     sentence the last counts, save operands, step numbers, times in passing ("in 10 years") and parentheses.
     A text that never left its thought gives an answer only by the first three.
     """
@@ -604,7 +657,10 @@ def extract(text: str, kind: str) -> str | None:
     source = output or thought
     if not source:
         return None
-    return _extract_choice(source, marked_only) if kind == "choice" else _extract_number(source, marked_only)
+    if kind == "choice":
+        return _extract_choice(source, marked_only)
+    number = _number_in(source, marked_only)
+    return _show(number.value, ratio=number.ratio) if isinstance(number, _Numeral) else number
 
 
 def _boxes(text: str) -> list[str]:
@@ -627,97 +683,94 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     return found
 
 
-def _extract_number(source: str, marked_only: bool) -> str | None:
-    boxes = _boxes(source)
-    text = _clean(re.sub(r"(?<=\d)\*\*(?=\S)", "** ", source))
+def _number_in(source: str, marked_only: bool) -> _Numeral | str | None:
+    """The number that `source` answers with, or a short expression that is none."""
+    text = _clean(source)
+    if _LIST_STARTS.search(text):
+        text = _LIST_MARK.sub(r"\1", text)
     continental = _continental(text)
-    bare = not any(word in _ENGLISH for word in _WORD.findall(text.casefold()))
+    bare = not _ENGLISH.search(text)
     if continental:
         text = _SPACED.sub(lambda match: match.group().replace(" ", ""), text)
 
-    def numbers(part: str) -> list[_Found]:
-        return _numbers(part.replace("**", ""), continental, bare)
+    def point(sentence: str, *, answers: bool = False) -> _Numeral | None:
+        return _point(sentence, continental, bare, answers)
 
-    def point(sentence: str, leading: bool = False) -> _Found | None:
-        for bold in reversed(_BOLD.findall(sentence)):
-            found = [one for one in numbers(bold) if one.rank < _LABEL]
-            if found:
-                sentence = bold
-                break
-        else:
-            found = [one for one in numbers(sentence) if one.rank < _LABEL or leading]
-        if not found:
-            return None
-        plain = sentence.replace("**", "")
-        if leading and "=" not in plain and _STARTS_WITH_NUMBER.fullmatch(plain[: found[0].start][-40:]):
-            first = min(found, key=lambda one: one.start)
-            if first.rank != _ASIDE:
-                return first
-        best = min(one.rank for one in found)
-        return max((one for one in found if one.rank == best), key=lambda one: one.start)
-
+    boxes = _boxes(source)
     if boxes:
         inside = _clean(boxes[-1])
-        found = point(inside, leading=True)
-        return _show(found.value) if found else _expression(inside)
+        return point(inside, answers=True) or _expression(inside)
     hashes = _last(_HASHES, text)
-    if hashes:
-        found = point(hashes[1], leading=True)
-        if found:
-            return _show(found.value)
+    if hashes and (found := point(hashes[1], answers=True)):
+        return found
     cue = _last(_CUE, text)
     if cue:
         for sentence in _SENTENCE_END.split(text[cue.end() :]):
-            found = point(sentence, leading=True)
-            if found:
-                return _show(found.value)
+            if found := point(sentence, answers=True):
+                return found
     if marked_only:
         return None
-    emphasised = set()
-    for bold in _BOLD.findall(text):
-        if len(bold.split()) <= 5 and not bold.rstrip().endswith(":"):
-            found = point(bold)
-            if found:
-                emphasised.add(found.value)
-    if len(emphasised) == 1:
-        return _show(emphasised.pop())
+    bold = [
+        found
+        for span in _BOLD.findall(text)
+        if len(span.split()) <= 5 and not span.rstrip().endswith(":") and (found := point(span))
+    ]
+    if len({found.value for found in bold}) == 1:
+        return bold[-1]
     sentences = _SENTENCE_END.split(text)
     for sentence in reversed(sentences):
-        found = point(sentence)
-        if found:
-            return _show(found.value)
+        if found := point(sentence):
+            return found
     for sentence in reversed(sentences):
-        rest = numbers(sentence)
-        if rest:
-            return _show(rest[-1].value)
+        if labels := _numbers(sentence.replace("**", ""), continental, bare):
+            return labels[-1]
     return _expression(text)
 
 
+def _point(sentence: str, continental: bool, bare: bool, answers: bool) -> _Numeral | None:
+    """The number a sentence is about; `answers`: it follows a cue, so that a number at its beginning is the answer."""
+    for part in [*reversed(_BOLD.findall(sentence)), sentence.replace("**", "")]:
+        found = [one for one in _numbers(part, continental, bare) if one.rank < _LABEL or answers]
+        if not found:
+            continue
+        first = found[0]
+        if answers and "=" not in part and first.rank != _ASIDE and _OPENING.fullmatch(part[: first.start][-40:]):
+            return first
+        best = min(one.rank for one in found)
+        return [one for one in found if one.rank == best][-1]
+    return None
+
+
 def _expression(text: str) -> str | None:
-    """A short result that is no rational number, such as 3π or 2:3, without its blanks."""
-    bare = text.replace("**", "").strip().rstrip(".")
-    if not _EXPRESSION.fullmatch(bare) or not re.search(r"[\dπ√∞]", bare):
-        return None
-    return "".join(bare.split())
+    """The last result that is no rational number, such as 3π or 2:3."""
+    found = _last(_EXPRESSION, text.replace("**", ""))
+    return found.group().strip(".,;!?。，") if found else None
 
 
 _YES = r"yes|yeah|yep|oui|ja|sí|да|はい|是的|是(?![否不])|[对對](?![于於])|正确|正確|ndiyo|ใช่|হ্যাঁ|అవును"
 _NO = r"nope|no|non|nein|нет|いいえ|不是|不[对對]|不正确|否|[错錯]误?|hapana|ไม่ใช่|না|కాదు"
 _UNSURE = (
-    r"(?:it(?:'s| is) )?(?:not possible|impossible) to (?:tell|say|know|determine)|(?:can ?not|can't|can’t) (?:be determined|tell|be known)"
+    r"(?:it(?:'s| is) )?(?:not possible|impossible) to (?:tell|say|know|determine)|(?:can ?not|can't"
+    r"|can’t) (?:be determined|tell|be known)"
     r"|无法(?:判断|确定|得知)|不能(?:判断|确定)|不确定"
 )
 _VERDICT = re.compile(
-    rf"(?:(?P<unsure>{_UNSURE})|(?P<no>{_NO})|(?P<yes>{_YES})|(?P<true>true)|(?P<false>false))(?![A-Za-zà-öø-ÿа-я])", re.IGNORECASE
+    rf"(?:(?P<unsure>{_UNSURE})|(?P<no>{_NO})|(?P<yes>{_YES})|(?P<true>true)|(?P<false>false))(?![A-Za-zà-öø-ÿа-я])",
+    re.IGNORECASE,
 )
 _UNSURE_ANYWHERE = re.compile(_UNSURE, re.IGNORECASE)
-_ENGLISH_VERDICT = re.compile(r"\b(?:(?P<yes>yes)|(?P<no>no)|(?P<true>true)|(?P<false>false)|(?P<unsure>\Z))(?![\w-])", re.IGNORECASE)
+_ENGLISH_VERDICT = re.compile(
+    r"\b(?:(?P<yes>yes)|(?P<no>no)|(?P<true>true)|(?P<false>false)|(?P<unsure>\Z))(?![\w-])", re.IGNORECASE
+)
 _NAMED = r"(?:(?:option|choice|letter|statement|sentence|选项|选|句子|答案|ข้อ|опция|вариант|option|respuesta)\s{0,2})?"
 _LETTER_FIRST = re.compile(rf"\s{{0,4}}{_NAMED}[(（\[\"'“]{{0,2}}([A-J])(?![\w'’-])", re.IGNORECASE)
 _LETTER_ALONE = re.compile(r"\W{0,6}([A-Ja-j])\W{0,6}")
-_LETTER_OPENS = re.compile(rf"[\s(（\[\"'“]{{0,6}}{_NAMED}([A-J])\s?(?:[).:,、．）：\]]|\n|$|[-–—] |是|为|is\b)", re.IGNORECASE)
+_LETTER_OPENS = re.compile(
+    rf"[\s(（\[\"'“]{{0,6}}{_NAMED}([A-J])\s?(?:[).:,、．）：\]]|\n|$|[-–—] |是|为|is\b)", re.IGNORECASE
+)
 _LETTER_MARKED = re.compile(
-    r"[(（\[]([A-J])[)）\]]|(?<![A-Za-z])([A-J])[)）]|(?i:\b(?:option|choice|sentence|statement)|选项?|句子) ?[\"'“]?([A-J])(?![\w'’])"
+    r"[(（\[]([A-J])[)）\]]|(?<![A-Za-z])([A-J])[)）]|(?i:\b(?:option|choice|sentence|statement)|选项?"
+    r"|句子) ?[\"'“]?([A-J])(?![\w'’])"
 )
 _LETTER_LAST = re.compile(r"(?<![\w'’])([B-HJ])(?![\w'’])")
 _LETTER_A_LAST = re.compile(r"(?:\bis|\bbe|\bchoose|\bpick|[:：是为选])\s{0,2}(A)\W{0,4}$", re.IGNORECASE)
@@ -735,7 +788,9 @@ def _option_at(text: str) -> str | None:
     # "a" in lower case is an article, unless it is all there is or stands in brackets.
     if letter and (letter[1].isupper() or re.match(r"\s?[)）\]]|\W*$", text[letter.end() :][:8])):
         following = text[letter.end() : letter.end() + 12]
-        if not (letter[1] in "AI" and re.match(r" [a-z]", following)) or re.match(r" (?:because|since|as|is|and|for)\b", following):
+        if not (letter[1] in "AI" and re.match(r" [a-z]", following)) or re.match(
+            r" (?:because|since|as|is|and|for)\b", following
+        ):
             return letter[1].upper()
     verdict = _VERDICT.match(text)
     return _verdict(verdict) if verdict else None
@@ -814,9 +869,9 @@ def normalise(answer: str, kind: str) -> str:
     collapsed, punctuation at both ends removed (kept where nothing else is left).
     """
     if kind == "number":
-        number = _extract_number(answer, marked_only=False)
-        if number is not None:
-            return number
+        number = _number_in(answer, marked_only=False)
+        if isinstance(number, _Numeral):
+            return _show(number.value)
     folded = " ".join(unicodedata.normalize("NFKC", answer).casefold().split())
     trimmed = _trim(folded) or folded
     if kind == "choice":
@@ -877,7 +932,8 @@ class Choice:
     rollout: int | None
     """The rollout whose text is shown; None where no candidate had any text."""
     confidence: float
-    """Margin of the vote, 0 to 1: (winner - runner-up) / total. 1 where all weight is on one answer, 0 where nothing sound was there."""
+    """Margin of the vote, 0 to 1: (winner - runner-up) / total. 1 where there is one answer only, 0 where nothing sound
+    was there."""
     votes: tuple[Vote, ...]
     """Descending by weight; the winner comes first, save under a selection of the caller's own."""
 
@@ -946,8 +1002,12 @@ def _highest_value(candidate: Candidate) -> tuple[float, float, int]:
     return -_or_lowest(candidate.value), -_or_lowest(candidate.confidence), candidate.rollout
 
 
+def _answers(candidate: Candidate) -> bool:
+    return candidate.answer is not None and bool(candidate.answer.strip())
+
+
 def _sound(candidates: Sequence[Candidate]) -> list[Candidate]:
-    return [candidate for candidate in candidates if candidate.answer is not None and not candidate.degenerate]
+    return [candidate for candidate in candidates if _answers(candidate) and not candidate.degenerate]
 
 
 def _by_key(sound: Sequence[Candidate], kind: str) -> dict[str, list[Candidate]]:
@@ -962,8 +1022,6 @@ def _tally(sound: Sequence[Candidate], how: str, kind: str) -> list[_Group]:
     groups = _by_key(sound, kind)
     weigh: Callable[[Sequence[Candidate]], float]
     shown_by = _most_confident
-    if how in ("majority", "weighted") and kind == "text" and len(groups) == len(sound) > 1:
-        how = "consensus"
     if how == "best":
         values = [_or_lowest(candidate.value) for candidate in sound]
         # Shares need weights of at least 0: a reward that can be negative is counted from its lowest.
@@ -1023,17 +1081,22 @@ def _mean_similarities(texts: Sequence[str]) -> list[float]:
     distinct = sorted(counts)
     if len(distinct) <= 1:
         return [1.0] * len(texts)
-    from sacrebleu.metrics.chrf import CHRF
-
-    chrf = CHRF()
     total = {text: float(counts[text] - 1) for text in distinct}
     for i, one in enumerate(distinct):
         for other in distinct[i + 1 :]:
-            both = chrf.sentence_score(one, [other]).score + chrf.sentence_score(other, [one]).score
-            likeness = both / 200
+            likeness = _similarity(one, other)
             total[one] += likeness * counts[other]
             total[other] += likeness * counts[one]
     return [min(1.0, total[text[:_MAX_CHRF_CHARS]] / (len(texts) - 1)) for text in texts]
+
+
+@functools.lru_cache(maxsize=4096)
+def _similarity(one: str, other: str) -> float:
+    # Cached because a search asks anew after every rollout, and only the pairs with the new one are new.
+    from sacrebleu.metrics.chrf import CHRF
+
+    chrf = CHRF()
+    return float(chrf.sentence_score(one, [other]).score + chrf.sentence_score(other, [one]).score) / 200
 
 
 def _votes(groups: Sequence[_Group], *, shares: bool) -> tuple[Vote, ...]:
@@ -1086,22 +1149,23 @@ def select(candidates: Sequence[Candidate], how: str | Selection, kind: str) -> 
     ordered = sorted(candidates, key=lambda candidate: candidate.rollout)
     sound = _sound(ordered)
     if not sound:
-        return _least_bad(ordered, how)
+        return _least_bad(ordered)
     if not isinstance(how, str):
         return _by_function(sound, how, kind)
+    if how in ("majority", "weighted") and kind == "text" and len(_by_key(sound, kind)) == len(sound):
+        how = "consensus"
     groups = _tally(sound, how, kind)
-    shares = not (how == "consensus" or (kind == "text" and how in ("majority", "weighted") and len(groups) == len(sound)))
     winner = groups[0]
     return Choice(
         answer=winner.shown.answer,
         rollout=winner.shown.rollout,
         confidence=_margin(winner.weight, [group.weight for group in groups[1:]]),
-        votes=_votes(groups, shares=shares or len(groups) == 1),
+        votes=_votes(groups, shares=how != "consensus"),
     )
 
 
-def _least_bad(ordered: Sequence[Candidate], how: str | Selection) -> Choice:
-    answered = [candidate for candidate in ordered if candidate.answer is not None]
+def _least_bad(ordered: Sequence[Candidate]) -> Choice:
+    answered = [candidate for candidate in ordered if _answers(candidate)]
     pool = answered or [candidate for candidate in ordered if candidate.text.strip()]
     if not pool:
         return Choice(None, None, 0.0, ())
@@ -1110,8 +1174,7 @@ def _least_bad(ordered: Sequence[Candidate], how: str | Selection) -> Choice:
 
 
 def _by_function(sound: Sequence[Candidate], how: Selection, kind: str) -> Choice:
-    groups = _tally(sound, "majority", kind) if kind != "text" else _count_texts(sound)
-    votes = _votes(groups, shares=True)
+    votes = _votes(_tally(sound, "majority", kind), shares=True)
     rollout = how(tuple(sound))
     if rollout is None:
         return Choice(None, None, 0.0, votes)
@@ -1121,14 +1184,6 @@ def _by_function(sound: Sequence[Candidate], how: Selection, kind: str) -> Choic
     mine = next(vote.weight for vote in votes if rollout in vote.rollouts)
     others = [vote.weight for vote in votes if rollout not in vote.rollouts]
     return Choice(chosen.answer, chosen.rollout, _margin(mine, others), votes)
-
-
-def _count_texts(sound: Sequence[Candidate]) -> list[_Group]:
-    groups = (
-        _Group(key, tuple(members), min(members, key=_most_confident), float(len(members)))
-        for key, members in _by_key(sound, "text").items()
-    )
-    return sorted(groups, key=lambda group: group.order)
 
 
 # --------------------------------------------------------------------------------------------------------------

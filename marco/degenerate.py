@@ -44,7 +44,9 @@ def degeneracy(text: str, token_ids: Sequence[int], finish: str, answer: str | N
 
 
 def _loops(units: Sequence[int | str]) -> bool:
-    return any(_periodic(units, len(units) - left) for left in range(min(CLOSING, len(units)) + 1)) or _monotonous(units)
+    return any(_periodic(units, len(units) - left) for left in range(min(CLOSING, len(units)) + 1)) or _monotonous(
+        units
+    )
 
 
 def _periodic(units: Sequence[int | str], end: int) -> bool:

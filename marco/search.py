@@ -46,6 +46,10 @@ FAILURES_IN_A_ROW = 8
 """After so many failures and no success between them the search gives up."""
 
 
+INTERVENTIONS = ("expand", "prune", "restore", "pin", "unpin", "edit", "fork", "rethink", "budget")
+"""What a person may do to a tree (`Search.steer`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkItem:
     """One rollout to be written: continue `node`'s path to the end token."""
@@ -155,6 +159,10 @@ class Search:
         if self.stopped_by is None:
             self.stopped_by = reason
             self._ready.clear()
+
+    def abandoned(self) -> list[tuple[WorkItem, RolloutFinished | WorkFailed | None]]:
+        """After a stop: the items that never entered the tree, with the result of those that came early."""
+        return [(item, self._early.get(item.work)) for item in self._outstanding.values()]
 
     # -- results -----------------------------------------------------------------------------------------
 
@@ -432,6 +440,7 @@ class Search:
         """
         if action != "budget" and (node is None or node not in self.tree):
             raise SearchError(f"There is no node {node!r} in this tree.")
+        self._check_intervention(action, node)
         self._interventions += 1
         number = self._interventions
         self._emit(Steered(number=number, after=self.commits, action=action, node=node, data=data))
@@ -449,25 +458,31 @@ class Search:
     def _steer_node(self, action: str, node: Node, name: str, data: dict[str, Any]) -> None:
         match action:
             case "expand":
-                if node.terminal:
-                    raise SearchError("This line of thought has ended: there is nothing to expand behind its end.")
                 self._urgent.append((node.id, None))
             case "prune" | "restore" | "pin" | "unpin":
                 self._refresh(node.id)
             case "edit" | "fork":
-                if node.parent is None:
-                    raise SearchError("The question itself can't be edited here: ask it anew.")
+                assert node.parent is not None
                 ids = tuple(data["token_ids"])
                 self._add_forced(name, self.tree.nodes[node.parent], "thought", ids, str(data["text"]))
                 self._urgent.append((name, None))
             case "rethink":
-                if self.reflection is None:
-                    raise SearchError("This search has no sentence to reflect with.")
+                assert self.reflection is not None
                 ids, text = self.reflection.token_ids, self.reflection.text
                 self._add_forced(name, node, "reflection", ids, text, origin=data.get("origin"))
                 self._urgent.append((name, data.get("origin")))
-            case _:
-                raise SearchError(f"There is no intervention {action!r}.")
+
+    def _check_intervention(self, action: str, node: str | None) -> None:
+        if action not in INTERVENTIONS:
+            raise SearchError(f"There is no intervention {action!r}: there are {', '.join(INTERVENTIONS)}.")
+        if node is None:
+            return
+        if action in ("expand", "rethink") and self.tree[node].terminal:
+            raise SearchError("This line of thought has ended: choose a node before its end.")
+        if action in ("edit", "fork") and self.tree[node].parent is None:
+            raise SearchError("The question itself can't be edited here: ask it anew.")
+        if action == "rethink" and self.reflection is None:
+            raise SearchError("This search has no sentence to reflect with.")
 
 
 def _tail_name(tail: Tail) -> str:

@@ -443,30 +443,39 @@ class Session:
 
     def _collect_cancelled(self) -> Generator[Event, None, list[str]]:
         """Take in what the engine hands back after a stop: its tokens count, its text is a last resort."""
-        texts: list[str] = []
+        handed_in: dict[int, Completion] = {}
         deadline = time.monotonic() + STOP_PATIENCE
         while self.under_way and time.monotonic() < deadline:
             try:
                 arrival = self.delivered.get(timeout=POLL)
             except queue.Empty:
                 continue
-            if isinstance(arrival, Chunk) or arrival.work not in self.under_way:
-                continue
-            item, _ = self.under_way.pop(arrival.work)
-            self.prefilled += arrival.prefilled
-            self.cached += arrival.cached
+            if isinstance(arrival, Completion) and self.under_way.pop(arrival.work, None) is not None:
+                handed_in[arrival.work] = arrival
+                self.prefilled += arrival.prefilled
+                self.cached += arrival.cached
+        texts: list[str] = []
+        for item, early in self.search.abandoned():
+            late = handed_in.get(item.work)
+            text = late.text if late else early.text if isinstance(early, RolloutFinished) else ""
             event = WorkCancelled(
                 work=item.work,
-                text=arrival.text,
-                generated=len(arrival.token_ids),
-                prefilled=arrival.prefilled,
-                cached=arrival.cached,
+                text=text,
+                generated=len(late.token_ids) if late else _generated(early),
+                prefilled=late.prefilled if late else early.prefilled if early else 0,
+                cached=late.cached if late else early.cached if early else 0,
             )
             self.search.tree.apply(event)
-            texts.append(self.search.tree.path_text(item.node) + arrival.text)
+            texts.append(self.search.tree.path_text(item.node) + text)
             self.fresh.append(event)
         yield from self._drain()
         return texts
+
+
+def _generated(result: RolloutFinished | WorkFailed | None) -> int:
+    if isinstance(result, RolloutFinished):
+        return len(result.token_ids)
+    return result.generated if result else 0
 
 
 def _sane(value: float | None) -> float | None:

@@ -275,7 +275,7 @@ class Solver:
         self.run = run
         writer = run_files.RunWriter(run, resume=True)
         return self._search(
-            task, started, stop or threading.Event(), writer, recorded=recorded.events[1:], interventions=interventions
+            task, started, stop or threading.Event(), writer, recorded=recorded.events, interventions=interventions
         )
 
     def steer(self, action: str, node: str | None = None, **data: Any) -> None:
