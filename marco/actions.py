@@ -95,20 +95,12 @@ def cut(completion: Completion, action: Action, *, may_reflect: bool = False, fo
     if fork_uncertain:
         ends |= _uncertain(completion, sorted(ends))
     ordered = sorted(ends)
-    if tagged:
-        # Without the closing tag a cut-off rollout never left its thought.
-        answer_from = boundary
-    else:
-        body = [end for end in ordered if end <= boundary] or [total]
-        answer_from = body[-2] if len(body) > 1 else 0
+    # Without tags the last stretch of text is the answer; what was cut off never got to one.
+    answer_from = boundary if tagged else max((end for end in ordered if end < boundary), default=0)
+    answered = tagged or completion.finish == "stop"
     starts = [0, *ordered[:-1]]
     segments: tuple[tuple[int, Literal["thought", "answer"]], ...] = tuple(
-        (
-            end,
-            "answer"
-            if (start >= answer_from and completion.finish == "stop") or (tagged and start >= answer_from)
-            else "thought",
-        )
+        (end, "answer" if answered and start >= answer_from else "thought")
         for start, end in zip(starts, ordered, strict=True)
     )
     before = sum(1 for end in ordered if end <= boundary) if completion.finish == "stop" else None
