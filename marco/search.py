@@ -245,6 +245,7 @@ class Search:
     ) -> None:
         self._emit(NodeAdded(node=name, parent=parent.id, kind=kind, token_ids=ids, text=text, origin=origin))
         self._refresh(name)
+        self._refresh(parent.id)
 
     def _materialise(self, parent: Node, tail: Tail) -> Node:
         rollout, index = tail.members[0]
@@ -308,7 +309,7 @@ class Search:
         """The child, or child in waiting, with the highest score and room below it; the first among equals."""
         c = self.config.exploration
         parent_visits = max(1, node.visits + node.pending)
-        weights = self._priors(node) if self.config.rule == "puct" else None
+        priors = self._priors(node) if self.config.rule == "puct" else None
         best: Node | Tail | None = None
         best_score = -math.inf
         for name in node.children:
@@ -319,10 +320,10 @@ class Search:
             if not visits:
                 return child
             q = self._q(child.value_sum, child.visits) * child.visits / visits
-            if weights is not None:
-                score = puct(q, visits, parent_visits, c, weights[name])
-            else:
+            if priors is None:
                 score = uct(q, visits, parent_visits, c)
+            else:
+                score = puct(q, visits, parent_visits, c, priors[name])
             if score > best_score:
                 best, best_score = child, score
         for tail in node.tails:
@@ -330,10 +331,10 @@ class Search:
                 continue
             visits = len(tail.members)
             q = self._q(self.tree.tail_value(tail), visits)
-            if weights is not None:
-                score = puct(q, visits, parent_visits, c, weights[_tail_name(tail)])
-            else:
+            if priors is None:
                 score = uct(q, visits, parent_visits, c)
+            else:
+                score = puct(q, visits, parent_visits, c, priors[_tail_name(tail)])
             if score > best_score:
                 best, best_score = tail, score
         return best
@@ -377,8 +378,7 @@ class Search:
             return False
         if self._flat:
             return node.id == ROOT
-        children = len(node.tails) + node.issued
-        children += sum(1 for name in node.children if self.tree.nodes[name].kind != "reflection")
+        children = len(node.children) - node.reflected + len(node.tails) + node.issued
         return children < self._limit(node.visits)
 
     def _has_room(self, node: Node) -> bool:
@@ -388,8 +388,9 @@ class Search:
             return True
         if self._flat:
             return False
-        if any(name not in self._full for name in node.children):
-            return True
+        for name in node.children:
+            if name not in self._full:
+                return True
         return any(self._tail_has_room(tail, node.depth + 1) for tail in node.tails)
 
     def _tail_has_room(self, tail: Tail, depth: int) -> bool:
@@ -413,14 +414,22 @@ class Search:
         return False
 
     def _refresh(self, node: str) -> None:
-        """Bring `_full` up to date from `node` to the root."""
+        """Bring `_full` up to date, from `node` upwards for as long as something changes.
+
+        Whether a node has room depends on its own counts and on whether its children have; only under
+        widening do the visits above matter too.
+        """
         current: str | None = node
         while current is not None:
             step = self.tree.nodes[current]
-            if self._has_room(step):
+            had_room = current not in self._full
+            has_room = self._has_room(step)
+            if has_room and not had_room:
                 self._full.discard(current)
-            else:
+            elif had_room and not has_room:
                 self._full.add(current)
+            elif not self.config.widening:
+                return
             current = step.parent
 
     def _emit(self, event: Event) -> None:

@@ -79,6 +79,8 @@ class Node:
     reflections: int = 0
     """Reflections on the path from the root to here, itself included."""
     children: list[str] = field(default_factory=list)
+    reflected: int = 0
+    """How many of its children are reflections: they stand outside the branching."""
     tails: list[Tail] = field(default_factory=list)
     visits: int = 0
     """N: rollouts through this node."""
@@ -315,6 +317,7 @@ class Tree:
                 reflections=parent.reflections + (kind == "reflection"),
             )
             parent.children.append(event.node)
+            parent.reflected += kind == "reflection"
             return
         tail = self._tail_with(parent, self.segment_ids(event.rollout, event.segment))
         if tail is None:

@@ -410,6 +410,7 @@ def test_the_invariants_of_the_tree_hold(config):
         if config["strategy"] == "mcts" and not config["widening"]:
             assert len(ids) <= max(config["branching"], 1)
         held += len(node.token_ids) if not node.forced and node.parent is not None else 0
+        assert (node.id in s._full) is not s._has_room(node), "what is kept of room is what recounting gives"
     # What each rollout's path spells is what the model saw and wrote, to the token.
     for number, finished in tree.rollouts.items():
         leaf = tree[tree.leaves[number]]

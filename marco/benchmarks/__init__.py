@@ -1,0 +1,1 @@
+"""What Marco costs: one module a benchmark, each run by `marco bench NAME`."""
