@@ -330,6 +330,9 @@ _ENGLISH = re.compile(
 )
 
 
+_MAX_SEARCHED = 20_000
+"""Characters at the end of an output in which its answer is looked for."""
+_MAX_SENTENCE = 2_000
 _MAX_DIGITS = 40
 """A longer run of digits is no answer to a question, and exact arithmetic on it is not free."""
 
@@ -615,6 +618,7 @@ def _rank(numeral: _Numeral, before: str, after: str, aside: bool) -> int:
 # Extraction
 # --------------------------------------------------------------------------------------------------------------
 
+_BOX = re.compile(r"\\(?:boxed|fbox)\s?\{")
 _HASHES = re.compile(r"####[ \t]{0,4}([^\n]{1,200})")
 _CUE = re.compile(
     r"(?:answer|answers|result|solution)\b(?:[ ]{1,3}(?!is\b|are\b"
@@ -663,17 +667,15 @@ def extract(text: str, kind: str) -> str | None:
     return _show(number.value, ratio=number.ratio) if isinstance(number, _Numeral) else number
 
 
-def _boxes(text: str) -> list[str]:
-    """Contents of `\\boxed{...}`, braces balanced, in order."""
-    contents = []
-    for match in re.finditer(r"\\(?:boxed|fbox)\s?\{", text):
+def _box(text: str) -> str | None:
+    """What stands in the last `\\boxed{...}` that is closed, braces balanced."""
+    for match in list(_BOX.finditer(text))[:-20:-1]:
         depth = 1
         for position in range(match.end(), min(len(text), match.end() + 400)):
             depth += {"{": 1, "}": -1}.get(text[position], 0)
             if not depth:
-                contents.append(text[match.end() : position])
-                break
-    return contents
+                return text[match.end() : position]
+    return None
 
 
 def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
@@ -685,7 +687,8 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 
 def _number_in(source: str, marked_only: bool) -> _Numeral | str | None:
     """The number that `source` answers with, or a short expression that is none."""
-    text = _clean(source)
+    box = _box(source)
+    text = _clean(source[-_MAX_SEARCHED:])
     if _LIST_STARTS.search(text):
         text = _LIST_MARK.sub(r"\1", text)
     continental = _continental(text)
@@ -696,9 +699,8 @@ def _number_in(source: str, marked_only: bool) -> _Numeral | str | None:
     def point(sentence: str, *, answers: bool = False) -> _Numeral | None:
         return _point(sentence, continental, bare, answers)
 
-    boxes = _boxes(source)
-    if boxes:
-        inside = _clean(boxes[-1])
+    if box is not None:
+        inside = _clean(box)
         return point(inside, answers=True) or _expression(inside)
     hashes = _last(_HASHES, text)
     if hashes and (found := point(hashes[1], answers=True)):
@@ -722,13 +724,14 @@ def _number_in(source: str, marked_only: bool) -> _Numeral | str | None:
         if found := point(sentence):
             return found
     for sentence in reversed(sentences):
-        if labels := _numbers(sentence.replace("**", ""), continental, bare):
+        if labels := _numbers(sentence[-_MAX_SENTENCE:].replace("**", ""), continental, bare):
             return labels[-1]
     return _expression(text)
 
 
 def _point(sentence: str, continental: bool, bare: bool, answers: bool) -> _Numeral | None:
     """The number a sentence is about; `answers`: it follows a cue, so that a number at its beginning is the answer."""
+    sentence = sentence[:_MAX_SENTENCE] if answers else sentence[-_MAX_SENTENCE:]
     for part in [*reversed(_BOLD.findall(sentence)), sentence.replace("**", "")]:
         found = [one for one in _numbers(part, continental, bare) if one.rank < _LABEL or answers]
         if not found:
@@ -797,10 +800,10 @@ def _option_at(text: str) -> str | None:
 
 
 def _extract_choice(source: str, marked_only: bool) -> str | None:
-    text = _clean(source.replace("**", "").replace("__", ""))
-    boxes = _boxes(source)
-    if boxes:
-        inside = _clean(boxes[-1])
+    text = _clean(source[-_MAX_SEARCHED:].replace("**", "").replace("__", ""))
+    box = _box(source)
+    if box is not None:
+        inside = _clean(box)
         return _option_at(inside) or inside.strip() or None
     hashes = _last(_HASHES, text)
     if hashes and _option_at(hashes[1]):

@@ -68,9 +68,9 @@ def derive_seed(seed: int, work: int) -> int:
     return int.from_bytes(digest, "big") % 2**31
 
 
-def uct(q: float, visits: int, parent_visits: int, c: float) -> float:
+def uct(q: float, visits: int, log_parent_visits: float, c: float) -> float:
     """q + c sqrt(ln N_parent / N). q in 0..1; `visits` > 0; both counts include pending visits."""
-    return q + c * math.sqrt(math.log(parent_visits) / visits)
+    return q + c * math.sqrt(log_parent_visits / visits)
 
 
 def puct(q: float, visits: int, parent_visits: int, c: float, prior: float) -> float:
@@ -307,46 +307,47 @@ class Search:
 
     def _best_child(self, node: Node) -> Node | Tail | None:
         """The child, or child in waiting, with the highest score and room below it; the first among equals."""
-        c = self.config.exploration
-        parent_visits = max(1, node.visits + node.pending)
-        priors = self._priors(node) if self.config.rule == "puct" else None
+        nodes, full = self.tree.nodes, self._full
+        score = self._score(node)
         best: Node | Tail | None = None
         best_score = -math.inf
         for name in node.children:
-            if name in self._full:
+            if name in full:
                 continue
-            child = self.tree.nodes[name]
-            visits = child.visits + child.pending
-            if not visits:
+            child = nodes[name]
+            if not child.visits + child.pending:
                 return child
-            q = self._q(child.value_sum, child.visits) * child.visits / visits
-            if priors is None:
-                score = uct(q, visits, parent_visits, c)
-            else:
-                score = puct(q, visits, parent_visits, c, priors[name])
-            if score > best_score:
-                best, best_score = child, score
+            found = score(name, child.value_sum, child.visits, child.pending)
+            if found > best_score:
+                best, best_score = child, found
         for tail in node.tails:
-            if not self._tail_has_room(tail, node.depth + 1):
-                continue
-            visits = len(tail.members)
-            q = self._q(self.tree.tail_value(tail), visits)
-            if priors is None:
-                score = uct(q, visits, parent_visits, c)
-            else:
-                score = puct(q, visits, parent_visits, c, priors[_tail_name(tail)])
-            if score > best_score:
-                best, best_score = tail, score
+            if self._tail_has_room(tail, node.depth + 1):
+                found = score(_tail_name(tail), self.tree.tail_value(tail), len(tail.members), 0)
+                if found > best_score:
+                    best, best_score = tail, found
         return best
 
-    def _q(self, value_sum: float, visits: int) -> float:
-        """W/N after min-max normalisation over the v of all finished rollouts; 0.5 where all are equal."""
-        if not visits:
-            return 0.0
-        spread = self._highest - self._lowest
-        if spread <= 0:
-            return 0.5
-        return min(1.0, max(0.0, (value_sum / visits - self._lowest) / spread))
+    def _score(self, parent: Node) -> Callable[[str, float, int, int], float]:
+        """The selection rule below `parent`: (name, W, N, pending) of a child to its score.
+
+        q is W/N after min-max normalisation over the v of all finished rollouts, 0.5 where all are equal; a
+        pending visit counts as one of q = 0.
+        """
+        c = self.config.exploration
+        low = self._lowest
+        spread = self._highest - low
+        parent_visits = max(1, parent.visits + parent.pending)
+
+        def q(value_sum: float, visits: int, pending: int) -> float:
+            if spread <= 0:
+                return 0.5 * visits / (visits + pending)
+            return (value_sum - visits * low) / spread / (visits + pending)
+
+        if self.config.rule == "puct":
+            priors = self._priors(parent)
+            return lambda name, w, n, pending: puct(q(w, n, pending), n + pending, parent_visits, c, priors[name])
+        log_parent = math.log(parent_visits)
+        return lambda name, w, n, pending: uct(q(w, n, pending), n + pending, log_parent, c)
 
     def _priors(self, node: Node) -> dict[str, float]:
         from marco.reward import mean, token_confidences

@@ -173,7 +173,7 @@ def test_the_token_budget_ends_the_search_and_what_is_under_way_finishes():
 
 
 def test_uct_is_the_formula():
-    assert uct(0.25, 2, 8, 1.5) == pytest.approx(0.25 + 1.5 * math.sqrt(math.log(8) / 2))
+    assert uct(0.25, 2, math.log(8), 1.5) == pytest.approx(0.25 + 1.5 * math.sqrt(math.log(8) / 2))
 
 
 def test_values_are_normalised_before_they_are_compared():
