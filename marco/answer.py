@@ -868,14 +868,16 @@ def normalise(answer: str, kind: str) -> str:
 
     Numbers: the canonical numeral, so "0.50", "1/2" and "½" are "0.5"; a percent sign is dropped, as MGSM's own
     scoring does, so "50%" is "50" and not "0.5". Choices: an upper-case letter, or yes and no with true and
-    false joined to them. Texts, and whatever isn't what `kind` says: compatibility form, case folded, blanks
-    collapsed, punctuation at both ends removed (kept where nothing else is left).
+    false joined to them. Texts, and choices in words: compatibility form, case folded, blanks collapsed,
+    punctuation at both ends removed (kept where nothing else is left).
     """
     if kind == "number":
         number = _number_in(answer, marked_only=False)
         if isinstance(number, _Numeral):
             return _show(number.value)
-    folded = " ".join(unicodedata.normalize("NFKC", answer).casefold().split())
+        return "".join("".join(_digits(answer)).casefold().split())
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", answer).casefold())
+    folded = " ".join(folded.split())
     trimmed = _trim(folded) or folded
     if kind == "choice":
         if len(trimmed) == 1 and trimmed.isascii() and trimmed.isalpha():
@@ -948,11 +950,12 @@ TEMPERATURE = 2.0
 Z_LIMIT = 2.0
 """Standard scores are held within plus and minus this, so that no rollout counts more than e**2 times another."""
 
-_MAX_CHRF_CHARS = 4_000
+_MAX_CHRF_CHARS = 2_000
 
 
 def _finite(number: float | None) -> float | None:
-    return number if number is not None and math.isfinite(number) else None
+    # A figure whose square overflows is no more of use than an infinite one.
+    return number if number is not None and abs(number) < 1e150 else None
 
 
 def _or_lowest(number: float | None) -> float:
@@ -1077,8 +1080,9 @@ def _tally(sound: Sequence[Candidate], how: str, kind: str) -> list[_Group]:
 def _mean_similarities(texts: Sequence[str]) -> list[float]:
     """Of each text, the mean similarity to all others, 0 to 1; 1 where there is no other.
 
-    Similarity is chrF (Popović 2015) as sacrebleu computes it, averaged over both directions: the candidate that
-    loses least if any other is the truth, as in minimum Bayes risk decoding (Kumar and Byrne 2004).
+    Similarity is chrF (Popović 2015) as sacrebleu computes it, with beta 1: neither of two candidates is the
+    reference, so precision and recall weigh the same. The winner is the one that loses least if any other is the truth,
+    as in minimum Bayes risk decoding (Kumar and Byrne 2004).
     """
     counts = Counter(text[:_MAX_CHRF_CHARS] for text in texts)
     distinct = sorted(counts)
@@ -1098,8 +1102,7 @@ def _similarity(one: str, other: str) -> float:
     # Cached because a search asks anew after every rollout, and only the pairs with the new one are new.
     from sacrebleu.metrics.chrf import CHRF
 
-    chrf = CHRF()
-    return float(chrf.sentence_score(one, [other]).score + chrf.sentence_score(other, [one]).score) / 200
+    return float(CHRF(beta=1).sentence_score(one, [other]).score) / 100
 
 
 def _votes(groups: Sequence[_Group], *, shares: bool) -> tuple[Vote, ...]:

@@ -1,31 +1,53 @@
-"""`marco ...` and `python -m marco ...`.
+"""`marco ...` and `python -m marco ...`: the commands, each a thin layer over the package.
 
-A thin layer: it reads options, opens an engine, listens to the events of a search, and prints. With `--json` exactly
-one object goes to stdout and everything else to stderr. A user's mistake is one sentence on stderr and exit
-code 2; a search that failed is exit code 1, with the best answer so far.
+What they share is in `marco.terminal`; `translate`, `evaluate`, `report` and `train` are defined beside what they run.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from marco.config import ModelConfig, Options, options
-from marco.errors import MarcoError, UserMistake
-from marco.events import AnswerChosen, Event, Partial, RolloutFinished, SearchStarted, Warned, WorkFailed
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from marco.engines.base import Engine
-    from marco.solver import Solution
+from marco.config import check_question, options
+from marco.errors import InvalidOption, UserMistake
+from marco.evaluation import commands as evaluation_commands
+from marco.terminal import (
+    ActionName,
+    Adapter,
+    BaseUrl,
+    Branching,
+    EngineName,
+    Json,
+    MaxSeconds,
+    MaxTokens,
+    Model,
+    Parallel,
+    Preset,
+    Quantize,
+    ReflectionName,
+    RewardName,
+    Rollouts,
+    Seed,
+    Select,
+    Strategy,
+    Sure,
+    Temperature,
+    Tokens,
+    TopP,
+    listen,
+    mistakes_told,
+    model_config,
+    opened,
+    parallel_for,
+    print_solution,
+    progress_bar,
+    with_parallel,
+)
+from marco.translation import commands as translation_commands
 
 app = typer.Typer(
     name="marco",
@@ -36,168 +58,17 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="The catalogue of models.", invoke_without_command=True)
 app.add_typer(models_app, name="models")
-
-Model = Annotated[str | None, typer.Option(help="A catalogue name, a .gguf file, a model folder, or a hub id.")]
-EngineName = Annotated[str, typer.Option("--engine", help="auto, llama.cpp, local or server.")]
-BaseUrl = Annotated[list[str] | None, typer.Option(help="Address of an OpenAI-compatible server; may be repeated.")]
-Quantize = Annotated[str, typer.Option(help="auto, 4bit, 8bit or none (engine local).")]
-Adapter = Annotated[str | None, typer.Option(help="Folder of a fine-tuned adapter (engine local).")]
-Preset = Annotated[str, typer.Option(help="marco or paper.")]
-Strategy = Annotated[str | None, typer.Option(help="mcts, self-consistency, best-of-n, cot or direct.")]
-ActionName = Annotated[str | None, typer.Option("--action", help="step, or mini-step-N (N tokens).")]
-RewardName = Annotated[str | None, typer.Option("--reward", help="mean, lowest-window, tail, agreement, hybrid, ...")]
-Rollouts = Annotated[int | None, typer.Option(help="Generations in all.")]
-Branching = Annotated[int | None, typer.Option(help="Children a node may have.")]
-ReflectionName = Annotated[str | None, typer.Option("--reflection", help="off, low-confidence or always.")]
-Select = Annotated[str | None, typer.Option(help="best, visits, majority, weighted or consensus.")]
-Temperature = Annotated[float | None, typer.Option(help="0 is greedy.")]
-TopP = Annotated[float | None, typer.Option(help="Share of the probability mass that is sampled from.")]
-MaxTokens = Annotated[int | None, typer.Option(help="Longest rollout.")]
-Tokens = Annotated[int | None, typer.Option("--budget", help="Generated tokens in all.")]
-MaxSeconds = Annotated[float | None, typer.Option(help="Deadline; the best answer so far is given.")]
-Parallel = Annotated[int | None, typer.Option(help="Rollouts under way at once.")]
-Seed = Annotated[int | None, typer.Option(help="The same seed, options and engine give the same tree.")]
-Sure = Annotated[
-    float | None, typer.Option("--stop-when-sure", help="End when the vote is settled with this probability (0.5 to 1).")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+bench_app = typer.Typer(help="What it costs; each figure is printed with the machine and the commit.")
+app.add_typer(bench_app, name="bench")
+translation_commands.register(app)
+app.command()(evaluation_commands.evaluate)
+app.command()(evaluation_commands.report)
 
 
 def main() -> None:
     """Entry point of the `marco` command."""
     with mistakes_told():
         app()
-
-
-@contextmanager
-def mistakes_told() -> Iterator[None]:
-    """Turn what Marco foresaw into one sentence on stderr and an exit code."""
-    try:
-        yield
-    except UserMistake as error:
-        typer.echo(f"marco: {error}", err=True)
-        sys.exit(2)
-    except MarcoError as error:
-        typer.echo(f"marco: {error}", err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("marco: stopped.", err=True)
-        sys.exit(130)
-
-
-def model_config(
-    model: str | None,
-    engine: str,
-    base_url: Iterable[str] | None,
-    quantize: str = "auto",
-    adapter: str | None = None,
-    slots: int | None = None,
-) -> ModelConfig:
-    """`--base-url` alone means engine server."""
-    urls = tuple(base_url or ())
-    if urls and engine == "auto":
-        engine = "server"
-    extra: dict[str, Any] = {"slots": slots} if slots else {}
-    return ModelConfig(model=model, engine=engine, base_urls=urls, quantize=quantize, adapter=adapter, **extra)
-
-
-@contextmanager
-def opened(config: ModelConfig) -> Iterator[Engine]:
-    """An engine, with a progress bar on stderr while its model is fetched and loaded."""
-    from marco.engines import open_engine
-
-    with progress_bar() as bar:
-        task = bar.add_task("Opening the model", total=None)
-
-        def report(done: int, total: int, message: str) -> None:
-            bar.update(task, completed=done, total=total or None, description=message)
-
-        engine = open_engine(config, progress=report)
-    try:
-        note = engine.info.details.get("note")
-        if note:
-            typer.echo(str(note), err=True)
-        yield engine
-    finally:
-        engine.close()
-
-
-@contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """A bar on stderr; on something that is no terminal it draws nothing."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        yield bar
-
-
-def listen(stream: Iterator[Event], limit: int | None, stop: threading.Event) -> list[Event]:
-    """Draw a search's progress while it runs; returns its lasting events. Ctrl-C stops it with its best answer."""
-    events: list[Event] = []
-    done = tokens = 0
-    under_way: dict[int, int] = {}
-    with progress_bar() as bar:
-        task = bar.add_task("Thinking", total=limit)
-        while True:
-            try:
-                for event in stream:
-                    match event:
-                        case Partial():
-                            under_way[event.work] = event.tokens
-                        case RolloutFinished():
-                            done += 1
-                            tokens += len(event.token_ids)
-                            under_way.pop(event.rollout, None)
-                        case WorkFailed():
-                            done += 1
-                        case Warned():
-                            typer.echo(event.message, err=True)
-                        case AnswerChosen() if event.answer:
-                            shown = event.answer if len(event.answer) < 40 else event.answer[:37] + "..."
-                            bar.update(task, description=f"Best so far: {shown}".replace("[", r"\["))
-                    if not isinstance(event, Partial):
-                        events.append(event)
-                    bar.update(task, completed=done, tokens=tokens + sum(under_way.values()))
-                return events
-            except KeyboardInterrupt:
-                if stop.is_set():
-                    raise
-                stop.set()
-
-
-def print_solution(solution: Solution, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(solution.to_json(), ensure_ascii=False))
-    else:
-        typer.echo(solution.answer if solution.answer is not None else solution.output)
-        agreeing = len(solution.votes[0]["rollouts"]) if solution.votes else 0
-        sure = f"{agreeing} of {solution.rollouts} rollouts agree" if solution.rollouts > 1 else "one line of thought"
-        typer.echo(
-            f"[{sure}, margin {solution.confidence:.0%}, {solution.nodes} nodes, "
-            f"{solution.tokens.get('generated', 0)} tokens, {solution.seconds:.1f} s, ended by {solution.stopped_by}]",
-            err=True,
-        )
-        if solution.run:
-            typer.echo(f"[run: {solution.run}]", err=True)
-    if solution.stopped_by == "error":
-        typer.echo(f"marco: {solution.message}", err=True)
-        raise typer.Exit(1)
-
-
-def parallel_for(engine: Engine, given: int | None) -> int:
-    """How many rollouts to keep under way: what was asked for, else what fits the engine, up to four."""
-    return given or max(1, min(4, engine.info.slots))
 
 
 @app.command()
@@ -269,21 +140,64 @@ def solve(
         stop_when_sure=stop_when_sure,
         parallel=parallel,
     )
-    from marco.config import check_question
-
     check_question(question)
     with opened(model_config(model, engine, base_url, quantize, adapter)) as opened_engine:
-        chosen = _with_parallel(chosen, parallel_for(opened_engine, parallel))
+        chosen = with_parallel(chosen, parallel_for(opened_engine, parallel))
         solver = Solver(opened_engine, chosen, language=language, runs=runs_folder())
         stream = solver.stream(question, stop=stop)
         solution = Solution.of(listen(stream, chosen.budget.rollouts, stop), solver.run)
     print_solution(solution, as_json)
 
 
-def _with_parallel(chosen: Options, parallel: int) -> Options:
-    from dataclasses import replace
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(help="A run file.")],
+    form: Annotated[str, typer.Option("--format", help="text, json, graphml or html.")] = "text",
+    out: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
+) -> None:
+    """Print a recorded search, or export it."""
+    from marco import export
+    from marco.runs import read_run
 
-    return replace(chosen, search=replace(chosen.search, parallel=parallel))
+    def as_html(recorded: Any) -> str:
+        from ui.page import as_html as page
+
+        return page(recorded)
+
+    forms = {"text": export.as_text, "json": export.as_json, "graphml": export.as_graphml, "html": as_html}
+    if form not in forms:
+        raise InvalidOption("format", form, "one of " + ", ".join(forms))
+    recorded = read_run(run)
+    if recorded.torn:
+        typer.echo("The last line of this run is incomplete and left out.", err=True)
+    text = forms[form](recorded)
+    if out is None:
+        typer.echo(text, nl=not text.endswith("\n"))
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InvalidOption("out", str(out), f"a file that can be written ({error.strerror})") from None
+
+
+@bench_app.command(name="tree")
+def bench_tree(
+    nodes: Annotated[int, typer.Option(min=10, help="Nodes of the tree.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Of the made-up rollouts.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """What the search itself costs: one selection and one backpropagation on a large tree."""
+    from marco.benchmarks.tree import bench_tree as measure
+
+    _print_figures(measure(nodes=nodes, seed=seed), as_json)
+
+
+def _print_figures(figures: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        typer.echo(f"{name:36} {value}")
 
 
 @app.command(name="app")
@@ -351,13 +265,3 @@ def fetch_model(name: Annotated[str, typer.Argument(help="A name of the catalogu
 
 def _size(size: object) -> str:
     return f"{int(str(size)) / 1e9:.2f} GB"
-
-
-Report = Callable[[int, int, str], None]
-
-
-def read_header(path: Path) -> SearchStarted:
-    """The header of a run file. Raises `RunFileError`."""
-    from marco.runs import read_run
-
-    return read_run(path).started

@@ -276,7 +276,8 @@ class Session:
         )
         whole = self.task.prefill + self.search.tree.path_text(item.node) + completion.text
         _, output = answers.split_output(whole)
-        found = self._extract(output)
+        # A thought that is never closed leaves no output; what it calls its answer still counts.
+        found = self._extract(output or whole)
         key = answers.normalise(found, self.task.answer_kind) if found is not None else None
         return RolloutFinished(
             rollout=item.work,
@@ -353,7 +354,11 @@ class Session:
         if config.stop_when_sure is not None and search.budget.rollouts is not None:
             remaining = search.budget.rollouts - len(candidates)
             if remaining > 0 and answers.settled(
-                candidates, remaining, config.stop_when_sure, config.select, self.task.answer_kind
+                candidates,
+                remaining,
+                config.stop_when_sure,
+                self.selection or config.select,
+                self.task.answer_kind,
             ):
                 return "sure"
         return None

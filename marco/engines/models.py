@@ -17,6 +17,7 @@ import errno
 import functools
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import re
@@ -266,7 +267,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -382,11 +383,11 @@ def _fetch_file(card: ModelCard, target: Path, report: Progress) -> None:
             except _MirrorFailed as failure:
                 said.append(f"{mirror}: {failure}")
                 break
-            if partial.stat().st_size == card.size:
-                if _sha256(partial, report, f"Checking {card.name}") == card.sha256:
-                    os.replace(partial, target)
-                    _remember_hash(target, _stamp(target), card.sha256)
-                    return
+            complete = partial.stat().st_size == card.size
+            if complete and _sha256(partial, report, f"Checking {card.name}") == card.sha256:
+                partial.replace(target)
+                _remember_hash(target, _stamp(target), card.sha256)
+                return
             partial.unlink()
             if not resumed or attempt:
                 said.append(f"{mirror}: what came is not the file (its size or sha256 is wrong)")
@@ -632,26 +633,19 @@ def _fetch_snapshot(repository: str, report: Progress, size: int = 0) -> Path:
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
-    from tqdm.auto import tqdm
+    from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-    class Bar(tqdm):  # type: ignore[type-arg]
+    class Bar(tqdm):  # type: ignore[misc]
         """Hands the hub client's own count on; draws nothing."""
 
         def __init__(self, *arguments: Any, **options: Any) -> None:
-            options["disable"] = False
-            options["file"] = open(os.devnull, "w")  # noqa: SIM115 - closed with the bar
-            super().__init__(*arguments, **options)
+            super().__init__(*arguments, **{**options, "disable": False, "file": io.StringIO()})
 
         def update(self, n: float | None = 1) -> bool | None:
-            shown = super().update(n)
+            shown: bool | None = super().update(n)
             if self.unit == "B":
                 report(int(self.n), int(self.total or size), f"Fetching {repository}")
             return shown
-
-        def close(self) -> None:
-            super().close()
-            with contextlib.suppress(AttributeError):
-                self.fp.close()
 
     try:
         kinds = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.txt", "*.model"]
@@ -667,5 +661,5 @@ def _switched_on(variable: str) -> bool:
     return os.environ.get(variable, "").strip().lower() in ("1", "true", "yes", "on")
 
 
-def _silent(done: int, total: int, what: str) -> None:
+def _silent(_done: int, _total: int, _what: str) -> None:
     return None

@@ -1,0 +1,61 @@
+"""The engines: what turns token prefixes into completions. `open_engine` picks and starts the right one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from marco.config import ModelConfig
+    from marco.engines.base import Engine
+
+__all__ = ["open_engine"]
+
+
+def open_engine(config: ModelConfig, *, progress: Callable[[int, int, str], None] | None = None) -> Engine:
+    """The engine that `config` asks for, with its model loaded; the model is fetched first if need be.
+
+    `progress` is called with what is done, what there is in all (0 where unknown), and what is being done; also
+    where the model taken is not the one that would have been (no hub in reach): `info.details["note"]` says so too.
+    Raises `ModelUnavailable`, `ServerUnreachable`, `InvalidOption`.
+    """
+    from marco.errors import InvalidOption
+
+    if config.base_urls or config.engine == "server":
+        if config.engine not in ("auto", "server"):
+            raise InvalidOption("base_url", config.base_urls[0], f"left out with engine {config.engine}")
+        if len(config.base_urls) > 1:
+            raise InvalidOption("base_url", ", ".join(config.base_urls), "one address: several are not supported yet")
+        from marco.engines.server import ServerEngine
+
+        return ServerEngine(
+            config.base_urls[0], model=config.model, slots=config.slots, context=config.context, progress=progress
+        )
+    from marco.engines.models import resolve
+
+    model = resolve(config.model, engine=config.engine, progress=progress)
+    engine = model.engine if config.engine == "auto" else config.engine
+    if engine == "llama.cpp":
+        from marco.engines.llamacpp import LlamaCppEngine
+
+        return LlamaCppEngine(
+            model.path,
+            slots=config.slots,
+            context=config.context,
+            name=model.name,
+            model_hash=model.hash,
+            note=model.note,
+            progress=progress,
+        )
+    from marco.engines.local import LocalEngine
+
+    return LocalEngine(
+        model.path,
+        quantize=config.quantize,
+        slots=config.slots,
+        context=config.context,
+        adapter=config.adapter,
+        name=model.name,
+        model_hash=model.hash,
+        progress=progress,
+    )

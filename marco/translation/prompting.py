@@ -1,0 +1,271 @@
+"""What the model is told for each mode, and the examples that show it how.
+
+- `paper`: the paper's plain request, in English (arXiv 2411.14405 shows it in Chinese), nothing more.
+- `quick`: one pass, the translation alone.
+- `careful`: the reading comes first, in a form that `marco.translation.reasoned` takes apart: what the text is
+  about and its tone, then one paragraph for each expression that can't be taken literally, so that the search can
+  branch at each, then the translation.
+
+Small models follow examples better than instructions, so the last two come with some: earlier turns of the
+conversation, in the target language where there are any, from the source language first. All of them are our own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from marco.prompts import Message, knows_the_format
+from marco.translation.languages import Language
+
+LITERAL = "word for word"
+MEANING = "here"
+WORDS = "say"
+"""The labels of an expression's line in the thought."""
+GIST = "What it is"
+_GIST = re.compile(rf"^\W{{0,3}}(?:{GIST}|gist|tone)\W{{0,2}}[:：]\s*(?P<gist>.*)", re.IGNORECASE)
+
+SHOTS = 3
+"""Examples in one prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """An expression of an example, and how it is read."""
+
+    source: str
+    literal: str
+    meaning: str
+    chosen: str
+
+    def __str__(self) -> str:
+        return f"“{self.source}” | {LITERAL}: {self.literal} | {MEANING}: {self.meaning} | {WORDS}: {self.chosen}"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A text and how it is translated."""
+
+    source_language: str
+    target_language: str
+    text: str
+    gist: str
+    readings: tuple[Reading, ...]
+    translation: str
+
+    @property
+    def reasoned(self) -> str:
+        return written(self.gist, self.readings, self.translation)
+
+
+def written(gist: str, readings: Sequence[Reading], translation: str) -> str:
+    """A thought and its output as a model is meant to write them."""
+    lines = "\n\n".join([f"{GIST}: {gist}", *map(str, readings)])
+    return f"<Thought>\n{lines}\n</Thought>\n<Output>\n{translation}\n</Output>"
+
+
+def gist_in(line: str) -> str | None:
+    """The gist, where `line` gives it."""
+    match = _GIST.match(line)
+    return match["gist"].strip() if match else None
+
+
+def is_reading(line: str) -> bool:
+    """Whether a line belongs to the thought, by its form."""
+    return gist_in(line) is not None or (line.count("|") >= 2 and f"{LITERAL}:" in line.casefold())
+
+
+EXAMPLES: tuple[Example, ...] = (
+    Example(
+        "zh", "en", "这家店的奶茶绝绝子，我直接炫了两杯😋",
+        "a happy post about milk tea; playful",
+        (
+            Reading("绝绝子", "absolutely absolute", "amazing, the best", "unreal"),
+            Reading("炫了两杯", "showed off two cups", "drank two cups greedily", "downed two cups"),
+        ),
+        "The milk tea here is unreal, I downed two cups in one go 😋",
+    ),
+    Example(
+        "zh", "en", "老板又画大饼，打工人真的会谢",
+        "a complaint about the boss; sarcastic",
+        (
+            Reading("画大饼", "draw a big flatbread", "make empty promises", "empty promises"),
+            Reading("打工人真的会谢", "working people will really thank", "thanks for nothing (ironic)", "gee, thanks"),
+        ),
+        "More empty promises from the boss. Gee, thanks, say all of us on the payroll.",
+    ),
+    Example(
+        "zh", "en", "明天下午3点在图书馆门口见，记得带伞",
+        "a plain arrangement to meet; neutral",
+        (),
+        "See you tomorrow at 3 pm outside the library, and remember to bring an umbrella.",
+    ),
+    Example(
+        "es", "en", "Me la pasé bomba en la fiesta, pero hoy estoy hecho polvo 😴",
+        "a message about last night's party; cheerful, tired",
+        (
+            Reading("Me la pasé bomba", "I passed it bomb", "I had a great time", "I had a blast"),
+            Reading("hecho polvo", "made dust", "exhausted", "wiped out"),
+        ),
+        "I had a blast at the party, but today I'm wiped out 😴",
+    ),
+    Example(
+        "ja", "en", "推しのライブ、チケット全滅…もう沼から出られない",
+        "a fan's complaint about concert tickets; dramatic",
+        (
+            Reading("推し", "the one I push", "favourite artist", "my favourite"),
+            Reading("全滅", "total destruction", "not one application succeeded", "struck out on every ticket"),
+            Reading("沼から出られない", "can't get out of the swamp", "am hopelessly hooked",
+                    "there's no escaping this obsession"),
+        ),
+        "I struck out on every ticket for my favourite's show… and there's no escaping this obsession.",
+    ),
+    Example(
+        "en", "zh", "That party was lit, but I'm so done with Kevin ghosting me 🙄",
+        "a message about a party and a friend who doesn't answer; half annoyed",
+        (
+            Reading("lit", "on light", "great fun", "太嗨了"),
+            Reading("I'm so done with", "I have finished with", "am fed up with", "真是受够了"),
+            Reading("ghosting me", "being a ghost to me", "not answering my messages", "玩消失"),
+        ),
+        "昨晚的派对太嗨了，不过我真是受够了 Kevin 老玩消失🙄",
+    ),
+    Example(
+        "en", "zh", "Don't sweat it, the exam was a piece of cake.",
+        "calming words about an exam; relaxed",
+        (
+            Reading("Don't sweat it", "don't perspire over it", "don't worry", "别担心"),
+            Reading("a piece of cake", "a slice of cake", "very easy", "小菜一碟"),
+        ),
+        "别担心，那考试小菜一碟。",
+    ),
+    Example(
+        "en", "ja", "That party was lit, but I'm beat. Let's call it a day 😴",
+        "a message at the end of a party; cheerful, tired",
+        (
+            Reading("lit", "on light", "great fun", "めっちゃ盛り上がった"),
+            Reading("I'm beat", "I am struck", "I'm exhausted", "もうヘトヘト"),
+            Reading("call it a day", "name it a day", "stop for today", "今日はここまで"),
+        ),
+        "パーティーめっちゃ盛り上がったけど、もうヘトヘト。今日はここまでにしよう😴",
+    ),
+    Example(
+        "en", "es", "That party was lit, but I'm beat. Let's call it a day 😴",
+        "a message at the end of a party; cheerful, tired",
+        (
+            Reading("lit", "on light", "great fun", "estuvo brutal"),
+            Reading("I'm beat", "I am struck", "I'm exhausted", "estoy molido"),
+            Reading("call it a day", "name it a day", "stop for today", "dejémoslo por hoy"),
+        ),
+        "La fiesta estuvo brutal, pero estoy molido. Dejémoslo por hoy 😴",
+    ),
+    Example(
+        "en", "hi", "That party was lit, but I'm beat. Let's call it a day 😴",
+        "a message at the end of a party; cheerful, tired",
+        (
+            Reading("lit", "on light", "great fun", "मज़ा आ गया"),
+            Reading("I'm beat", "I am struck", "I'm exhausted", "थककर चूर हूँ"),
+            Reading("call it a day", "name it a day", "stop for today", "आज के लिए बस"),
+        ),
+        "पार्टी में मज़ा आ गया, पर मैं थककर चूर हूँ। आज के लिए बस करते हैं 😴",
+    ),
+)  # fmt: skip
+
+
+def examples_for(source: Language | None, target: Language) -> tuple[Example, ...]:
+    """At most `SHOTS` examples into the target, those from the source language first.
+
+    For a target without any: none. Examples in another language make small models answer in it.
+    """
+    fitting = [example for example in EXAMPLES if example.target_language == target.code]
+    code = source.code.partition("-")[0] if source is not None else ""
+    return tuple(sorted(fitting, key=lambda example: example.source_language != code)[:SHOTS])
+
+
+def translation_messages(
+    text: str,
+    source: Language | None,
+    target: Language,
+    *,
+    mode: str,
+    model: str = "",
+    context: str = "",
+    glossary: Sequence[tuple[str, str]] = (),
+) -> tuple[Message, ...]:
+    """The conversation that asks for `text` in the target language.
+
+    `context` is what came before the text, and its translation; `glossary` the pairs that occur in it.
+    """
+    asked = _request(text, context, glossary)
+    if mode == "paper":
+        request = f"Translate into {target.name}: {asked}"
+        if knows_the_format(model):
+            return ({"role": "user", "content": request},)
+        return ({"role": "system", "content": PAPER_FORMAT}, {"role": "user", "content": request})
+    pair = f"from {source.name} into {target.name}" if source is not None else f"into {target.name}"
+    instructions = (CAREFUL if mode == "careful" else QUICK).format(pair=pair, target=target.name)
+    messages: list[Message] = [{"role": "system", "content": instructions}]
+    for example in examples_for(source, target):
+        messages.append({"role": "user", "content": example.text})
+        messages.append(
+            {"role": "assistant", "content": example.reasoned if mode == "careful" else example.translation}
+        )
+    messages.append({"role": "user", "content": asked})
+    return tuple(messages)
+
+
+PAPER_FORMAT = (
+    "Think inside <Thought> and </Thought>, in short paragraphs. Then write the translation, and nothing else, "
+    "inside <Output> and </Output>."
+)
+
+_STYLE = (
+    "You translate everyday texts {pair} as a native speaker would put them to a friend: slang and idioms "
+    "by what they mean here, everything else close to the original. Leave nothing out and add nothing. "
+    "Emoji, names, links, numbers and line breaks stay."
+)
+
+QUICK = f"{_STYLE} Reply with the translation alone, all of it in {{target}}."
+
+CAREFUL = (
+    f"{_STYLE}\n"
+    f"First, inside <Thought> and </Thought>: one line that begins “{GIST}:” and says what the text is and its "
+    "tone; then a paragraph for each expression that would be wrong or odd word for word, of the form\n"
+    f"“expression” | {LITERAL}: ... | {MEANING}: ... | {WORDS}: ...\n"
+    f"with {WORDS} in {{target}}. No such paragraph where the text means what it says. "
+    "Then the translation alone, all of it in {target}, inside <Output> and </Output>."
+)
+
+
+def _request(text: str, context: str, glossary: Sequence[tuple[str, str]]) -> str:
+    parts = []
+    if context:
+        parts.append(f"(What came before, already translated:\n{context}\n)")
+    if glossary:
+        terms = "; ".join(f"{source} = {target}" for source, target in glossary)
+        parts.append(f"(Use these words: {terms})")
+    return "\n".join([*parts, text])
+
+
+_REGISTERS = {
+    "plain": "plain and neutral, without slang, as in a note to a colleague",
+    "casual": "relaxed and everyday, as in a message to a friend",
+    "playful": "playful and lively, as in a fun post, without adding new content",
+}
+
+
+def register_messages(source: str, translation: str, target: Language, register: str) -> tuple[Message, ...]:
+    """The conversation that asks to say a translation in another register."""
+    return (
+        {
+            "role": "system",
+            "content": f"You rewrite {target.name} texts in another tone. Keep the meaning, names, numbers, links and "
+            f"line breaks. Reply with the rewritten text alone, in {target.name}.",
+        },
+        {
+            "role": "user",
+            "content": f"Original: {source}\n\n{target.name}: {translation}\n\n"
+            f"Make the {target.name} text {_REGISTERS[register]}.",
+        },
+    )

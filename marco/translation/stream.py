@@ -1,0 +1,338 @@
+"""A text in, the events of its translation out; and what goes with it: a back-translation, other registers, tables.
+
+Short texts are one search. A long one is a search for each of its parts (`segments.parts`), one after the other, each
+with what came before as context: `SearchStarted` opens each, with `part` and `parts` in its details, and each has a
+run file of its own that resumes like any other. `reading` puts them together.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from marco.config import MAX_QUESTION_CHARS, Options, SamplingConfig, check_question
+from marco.config import options as preset_options
+from marco.engines.base import Chunk, Completion, Engine, Request
+from marco.errors import EngineError, InvalidOption, InvalidText
+from marco.events import AnswerChosen, Event, SearchEnded, SearchStarted
+from marco.prompts import Message
+from marco.runs import run_path
+from marco.session import Task
+from marco.solver import Solution, Solver
+from marco.translation.glossary import Glossary
+from marco.translation.languages import Language, language, recognise
+from marco.translation.output import acceptable, clean
+from marco.translation.prompting import register_messages, translation_messages
+from marco.translation.reasoned import Translation, by_part, reading
+from marco.translation.segments import CONTEXT_CHARS, Part, parts, restore
+
+MODES = ("quick", "careful", "paper")
+REGISTERS = ("plain", "casual", "playful")
+
+Glossaries = Glossary | Mapping[str, str] | Path | str | None
+
+
+def defaults(mode: str) -> Options:
+    """The options of a mode. Raises `InvalidOption` for an unknown one."""
+    if mode == "paper":
+        return preset_options("paper", answer_kind="text")
+    if mode == "quick":
+        return preset_options("marco", strategy="direct", max_tokens=512, answer_kind="text")
+    if mode == "careful":
+        return preset_options(
+            "marco", select="consensus", temperature=0.6, max_tokens=512, answer_kind="text", branching=3
+        )
+    raise InvalidOption("mode", mode, "one of " + ", ".join(MODES))
+
+
+def options_for(mode: str, *, preset: str | None = None, **given: Any) -> Options:
+    """The options of a mode with `given` on top, by the names that `marco.config.options` takes; None keeps the
+    mode's. A `preset` takes the place of the mode's values. Raises `InvalidOption`."""
+    usual = defaults(mode)
+    values = {name: value for name, value in given.items() if value is not None}
+    if preset is not None:
+        if mode == "careful":
+            values.setdefault("select", "consensus")
+        return _for_mode(mode, preset_options(preset, **values))
+    only_tokens = "tokens" in values and "rollouts" not in values
+    for part in (usual.search, usual.sampling, usual.budget):
+        for field in fields(part):
+            if not (only_tokens and field.name == "rollouts"):
+                values.setdefault(field.name, getattr(part, field.name))
+    return _for_mode(mode, preset_options("marco", **values))
+
+
+def translate_stream(
+    engine: Engine,
+    text: str,
+    to: str,
+    *,
+    source: str | None = None,
+    mode: str = "careful",
+    options: Options | None = None,
+    glossary: Glossaries = None,
+    stop: threading.Event | None = None,
+    runs: Path | None = None,
+) -> Iterator[Event]:
+    """Translate `text` into the language `to`, yielding events as they happen.
+
+    `source` names its language (None: it is recognised). `options` replace those of `defaults(mode)`; their
+    seconds are for the whole text, rollouts and tokens for each part. `quick` is always one greedy pass. The first
+    event is `SearchStarted`, the last `SearchEnded`.
+    Raises `InvalidText` and `InvalidOption` before the first event, and nothing after it.
+    """
+    chosen = _for_mode(mode, options)
+    text = check_question(text, field="text")
+    target = language(to)
+    origin = origin_of(text, source, target)
+    terms = Glossary.of(glossary)
+    stop = stop or threading.Event()
+    pieces = parts(text)
+    solver = Solver(engine, chosen, runs=runs)
+    # The first search is prepared here, so that mistakes are raised at the call.
+    first = solver.stream_task(_task(engine, pieces, 0, "", origin, target, mode, terms), stop=stop)
+    return _all_parts(engine, solver, first, pieces, origin, target, mode, terms, stop)
+
+
+def _all_parts(
+    engine: Engine,
+    solver: Solver,
+    first: Iterator[Event],
+    pieces: Sequence[Part],
+    origin: Language | None,
+    target: Language,
+    mode: str,
+    terms: Glossary,
+    stop: threading.Event,
+) -> Iterator[Event]:
+    begun = time.monotonic()
+    allowed = solver.options.budget.seconds
+    stream, before = first, ""
+    for number, piece in enumerate(pieces):
+        if number:
+            if allowed is not None:
+                left = max(0.01, allowed - (time.monotonic() - begun))
+                solver.options = replace(solver.options, budget=replace(solver.options.budget, seconds=left))
+            stream = solver.stream_task(_task(engine, pieces, number, before, origin, target, mode, terms), stop=stop)
+        answer, ended = "", None
+        for event in stream:
+            if isinstance(event, AnswerChosen):
+                answer = event.answer or clean(event.text, piece.text)
+            elif isinstance(event, SearchEnded):
+                ended = event
+            yield event
+        if ended is None or ended.stopped_by in ("user", "error"):
+            return
+        before = f"{piece.text}\n→ {answer}"
+
+
+def _for_mode(mode: str, given: Options | None) -> Options:
+    usual = defaults(mode)
+    if given is None:
+        return usual
+    search = replace(given.search, answer_kind="text")
+    if mode == "quick":
+        search = replace(search, strategy="direct")
+    return Options(search=search, sampling=given.sampling, budget=given.budget)
+
+
+def origin_of(text: str, source: str | None, target: Language) -> Language | None:
+    """The language of `text`: the one given, else the one recognised, else None.
+
+    Raises `InvalidText` where there is nothing to translate, `InvalidOption` where it is in the target already.
+    """
+    found, sure = recognise(text)
+    if found is None and not any(character.isalpha() for character in text):
+        raise InvalidText("text", text, "text with words in it: there is nothing to translate")
+    origin = language(source) if source is not None else found
+    if origin is None:
+        return None
+    if origin == target and (source is not None or sure):
+        where = "as given with --from" if source is not None else "it seems; give --from if it is not"
+        raise InvalidOption("target language", target.name, f"another than that of the text ({where})")
+    # A guess that can't be right is none.
+    return None if origin == target else origin
+
+
+def _task(
+    engine: Engine,
+    pieces: Sequence[Part],
+    number: int,
+    before: str,
+    origin: Language | None,
+    target: Language,
+    mode: str,
+    glossary: Glossary,
+) -> Task:
+    piece = pieces[number]
+    within = glossary.within(piece.text)
+    messages = translation_messages(
+        piece.text,
+        origin,
+        target,
+        mode=mode,
+        model=engine.info.model,
+        context=before[-CONTEXT_CHARS:],
+        glossary=within.pairs,
+    )
+    details = {
+        "source_language": origin.code if origin else None,
+        "target_language": target.code,
+        "mode": mode,
+        "glossary": [list(pair) for pair in within.pairs],
+        "part": number + 1,
+        "parts": len(pieces),
+        "behind": piece.behind,
+    }
+    return _made(piece.text, messages, details)
+
+
+def _made(text: str, messages: Sequence[Message], details: Mapping[str, Any]) -> Task:
+    mode = str(details.get("mode", "careful"))
+    target = language(str(details["target_language"]))
+    origin = language(str(details["source_language"])) if details.get("source_language") else None
+    glossary = Glossary(tuple((str(source), str(wanted)) for source, wanted in details.get("glossary") or ()))
+
+    def extract(output: str) -> str | None:
+        if mode == "careful":
+            return acceptable(output, text, target, origin, glossary)
+        # Nothing to choose from in `quick`; `paper` chooses as the paper does.
+        return restore(text, clean(output, text)) or None
+
+    return Task(text, tuple(messages), kind="translate", answer_kind="text", details=dict(details), extract=extract)
+
+
+def task_of(started: SearchStarted) -> Task:
+    """The task of a recorded translation, for `Solver.resume`."""
+    own = {
+        name: value
+        for name, value in started.details.items()
+        if name not in ("answer_kind", "prefill", "custom", "reward")
+    }
+    return _made(started.question, tuple(started.messages), own)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Beside the stream
+# --------------------------------------------------------------------------------------------------------------
+
+
+def translate(
+    engine: Engine, text: str, to: str, *, source: str | None = None, mode: str = "careful",
+    options: Options | None = None, glossary: Glossaries = None, stop: threading.Event | None = None,
+) -> Translation:  # fmt: skip
+    """Translate to the end. Raises as `translate_stream`."""
+    return reading(
+        list(
+            translate_stream(engine, text, to, source=source, mode=mode, options=options, glossary=glossary, stop=stop)
+        )
+    )
+
+
+def whole(events: Sequence[Event], runs: Path | None = None) -> Solution:
+    """One solution for all parts: counts are summed, confidence is that of the least certain part.
+
+    Its tree, votes and text are those of the last part, its run file (in the folder `runs`) that of the first; its
+    answer is the whole translation, None if there is none.
+    """
+    solutions = [Solution.of(search) for search in by_part(events)]
+    read = reading(events)
+    last = solutions[-1]
+    confidences = [item.mean_token_confidence for item in solutions if item.mean_token_confidence is not None]
+    return replace(
+        last,
+        answer=read.translation or None,
+        confidence=min(item.confidence for item in solutions),
+        mean_token_confidence=sum(confidences) / len(confidences) if confidences else None,
+        seconds=sum(item.seconds for item in solutions),
+        tokens={name: sum(item.tokens.get(name, 0) for item in solutions) for name in last.tokens},
+        rollouts=sum(item.rollouts for item in solutions),
+        nodes=sum(item.nodes for item in solutions),
+        warnings=tuple(warning for item in solutions for warning in item.warnings) + read.warnings,
+        run=run_path(runs, solutions[0].started.search) if runs is not None else None,
+    )
+
+
+def back_translation(
+    engine: Engine, translation: str, to: str, *, source: str, stop: threading.Event | None = None
+) -> str:
+    """What a translation says, put back into the language `to` in one plain pass; `source` is the language it is in."""
+    return translate(engine, translation, to, source=source, mode="quick", stop=stop).translation
+
+
+def in_register(engine: Engine, read: Translation, register: str, *, stop: threading.Event | None = None) -> str:
+    """The same said in another register, in one greedy pass: `plain`, `casual` or `playful`.
+
+    Raises `InvalidOption` for an unknown register, `EngineError` where the model fails.
+    """
+    if register not in REGISTERS:
+        raise InvalidOption("register", register, "one of " + ", ".join(REGISTERS))
+    target = language(read.target_language)
+    said = ask(engine, register_messages(read.source, read.translation, target, register), stop=stop)
+    return restore(read.source, clean(said, read.source)) or read.translation
+
+
+def ask(
+    engine: Engine, messages: Sequence[Message], *, max_tokens: int = 512, stop: threading.Event | None = None
+) -> str:
+    """One greedy answer, outside of any search. Raises `EngineError`."""
+    delivered: queue.SimpleQueue[Chunk | Completion] = queue.SimpleQueue()
+    cancel = stop or threading.Event()
+    prefix = engine.tokenizer.chat_ids(messages)
+    sampling = SamplingConfig(temperature=0.0, max_tokens=max(1, min(max_tokens, engine.info.context - len(prefix))))
+    engine.submit([Request(0, prefix, sampling, 0, cancel)], delivered.put)
+    while True:
+        arrival = delivered.get()
+        if isinstance(arrival, Completion):
+            if arrival.finish == "failed":
+                raise EngineError(arrival.error or "The engine broke off.")
+            return arrival.text
+
+
+MAX_LINES = 1_000
+
+COLUMNS = ("source", "translation", "source_language", "target_language", "expressions", "warnings")
+
+
+def lines_of(text: str) -> tuple[str, ...]:
+    """The lines of a batch, blank ones left out. Raises `InvalidText` for none or too many."""
+    lines = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not lines:
+        raise InvalidText("text", text, "some lines, not empty")
+    if len(lines) > MAX_LINES or len(text) > MAX_LINES * MAX_QUESTION_CHARS:
+        raise InvalidText("text", text, f"at most {MAX_LINES:,} lines long, and it has {len(lines):,}")
+    return lines
+
+
+def row_of(read: Translation) -> dict[str, str]:
+    """A row of the table, by `COLUMNS`."""
+    return {
+        "source": read.source,
+        "translation": read.translation,
+        "source_language": read.source_language or "",
+        "target_language": read.target_language,
+        "expressions": "; ".join(f"{item.source}: {item.meaning or item.chosen}" for item in read.expressions),
+        "warnings": " ".join(read.warnings),
+    }
+
+
+def to_csv(rows: Iterable[Mapping[str, str]]) -> str:
+    """A table as CSV, for a spreadsheet: cells that it would take for formulas are kept from being such."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(
+            {
+                name: f"'{value}" if value.startswith(("=", "+", "-", "@", "\t")) else value
+                for name, value in row.items()
+            }
+        )
+    return out.getvalue()

@@ -1,0 +1,399 @@
+"""The page as a person uses it, in a real browser, over a scripted model."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+
+import pytest
+from browser import Apps, Served, until
+from playwright.sync_api import Page, expect
+from thinking import bolts
+
+from marco.engines.scripted import ScriptedEngine
+from marco.errors import ModelUnavailable
+
+QUESTION = "A robe takes 2 bolts of blue fiber and half that much white fiber. How many bolts in total does it take?"
+
+
+def think(prefix: str, seed: int) -> str:
+    """As `bolts`, and a translation where one is asked for."""
+    if "ranslat" in prefix:
+        draw = random.Random(seed)
+        said = draw.choice(["This shoe is so comfortable! 👟", "These shoes feel like walking on clouds ☁️"])
+        opening = "" if "<Thought>" in prefix.rpartition("assistant: ")[2] else "<Thought>\n"
+        return f"{opening}踩屎感 is slang for very soft soles.\n\nIt is praise.\n</Thought>\n<Output>\n{said}\n</Output>"
+    return bolts(prefix, seed)
+
+
+def ponder(prefix: str, seed: int) -> str:
+    """As `think`, but never the same twice: such a search does not run out of thoughts."""
+    said = prefix.rpartition("assistant: ")[2]
+    return think(prefix, seed) if not said else f"Idea {seed} about bolts.\n\n" + think(prefix, seed)
+
+
+@pytest.fixture(scope="module")
+def app(apps: Apps) -> Served:
+    """A model that answers at once."""
+    return apps.start(ScriptedEngine(think, seconds_per_token=0.001))
+
+
+@pytest.fixture(scope="module")
+def slow(apps: Apps) -> Served:
+    """A model that takes its time: about three seconds a thought."""
+    return apps.start(ScriptedEngine(ponder, seconds_per_token=0.03))
+
+
+def ask(page: Page, question: str = QUESTION) -> None:
+    page.locator("#reason-question textarea").fill(question)
+    page.locator("#reason-question textarea").press("Enter")
+
+
+def finished(page: Page, tab: str = "reason") -> None:
+    expect(page.locator(f"#{tab}-status .is-done")).to_be_visible(timeout=30_000)
+    expect(page.locator(f"#{tab}-run")).to_be_enabled()
+
+
+def setting(page: Page, name: str, value: object) -> None:
+    """Open the settings and type into the number box of a slider."""
+    box = page.locator(f"#reason-{name} input[type=number]")
+    if not box.is_visible():
+        page.get_by_role("button", name="Settings").first.click()
+    box.fill(str(value))
+    box.press("Tab")
+
+
+# -- asking -----------------------------------------------------------------------------------------------
+
+
+def test_a_question_grows_a_tree_and_gets_an_answer(app, open_page):
+    page = open_page(app.url)
+    expect(page.locator("#model-status")).to_contain_text("scripted")
+    ask(page)
+    finished(page)
+    answer = page.locator("#reason-answer")
+    expect(answer.locator(".big-answer")).to_have_text("3")
+    expect(answer).to_contain_text("The answer is 3.")
+    expect(answer).to_contain_text("Margin of the vote")
+    assert page.locator("#reason-tree [role=treeitem]").count() >= 8
+    assert page.locator("#reason-tree .edge.is-best").count() >= 2
+    expect(page.locator("#reason-status")).to_contain_text("thought 8 of 8")
+    expect(page.locator("#reason-status")).to_contain_text("tokens/s")
+
+
+def test_the_tree_grows_while_the_model_writes(slow, open_page):
+    page = open_page(slow.url)
+    ask(page)
+    ghost = page.locator("#reason-tree .kind-ghost").first
+    expect(ghost).to_contain_text(re.compile("bolts|匹|half|半", re.IGNORECASE))
+    expect(page.locator("#reason-thoughts details[open]").first).to_be_visible()
+    expect(page.locator("#reason-status")).to_contain_text("Thinking")
+    expect(page.locator("#reason-tree .kind-thought").first).to_be_visible()
+    page.locator("#reason-stop").click()
+    expect(page.locator("#reason-run")).to_be_enabled()
+
+
+def test_the_answer_comes_before_the_search_is_over(slow, open_page):
+    page = open_page(slow.url)
+    setting(page, "rollouts", 40)
+    ask(page)
+    expect(page.locator("#reason-answer")).to_contain_text("Best answer so far", timeout=15_000)
+    expect(page.locator("#reason-stop")).to_be_enabled()
+    page.locator("#reason-stop").click()
+    expect(page.locator("#reason-run")).to_be_enabled()
+
+
+def test_stop_ends_the_search_with_the_best_answer_so_far(slow, open_page):
+    page = open_page(slow.url)
+    setting(page, "rollouts", 60)
+    ask(page)
+    expect(page.locator("#reason-answer .big-answer")).to_be_visible(timeout=15_000)
+    page.locator("#reason-stop").click()
+    expect(page.locator("#reason-status")).to_contain_text("Stopp")
+    expect(page.locator("#reason-run")).to_be_enabled()
+    expect(page.locator("#reason-status")).to_contain_text("Stopped")
+    expect(page.locator("#reason-tree .kind-ghost")).to_have_count(0)
+    expect(page.locator("#reason-answer .big-answer")).to_be_visible()
+    generated = slow.engine.usage()["generated"]
+    time.sleep(0.5)
+    assert slow.engine.usage()["generated"] == generated
+
+
+def test_closing_the_browser_stops_the_model(slow, open_page):
+    page = open_page(slow.url)
+    setting(page, "rollouts", 60)
+    ask(page)
+    expect(page.locator("#reason-tree .kind-ghost").first).to_be_visible()
+    page.close()
+
+    def quiet() -> bool:
+        before = slow.engine.usage()["requests"]
+        time.sleep(4)  # longer than a thought takes
+        return slow.engine.usage()["requests"] == before
+
+    until(quiet, seconds=30)
+
+
+def test_shift_enter_breaks_the_line(app, open_page):
+    page = open_page(app.url)
+    box = page.locator("#reason-question textarea")
+    box.fill("How many bolts?")
+    box.press("Shift+Enter")
+    box.type("Think hard.")
+    expect(box).to_have_value("How many bolts?\nThink hard.")
+    expect(page.locator("#reason-tree")).to_have_count(0)
+
+
+def test_an_example_fills_the_question(app, open_page):
+    page = open_page(app.url)
+    page.get_by_text("How many r's are in strawberry?").click()
+    expect(page.locator("#reason-question textarea")).to_have_value("How many r's are in strawberry?")
+
+
+@pytest.mark.parametrize(("question", "named"), [("", "question"), ("a\x00b", "NUL")])
+def test_a_mistake_is_one_sentence_beside_its_cause(app, open_page, question, named):
+    page = open_page(app.url)
+    ask(page, question)
+    expect(page.locator("#reason-status .is-error")).to_contain_text(named)
+    expect(page.locator("#reason-run")).to_be_enabled()
+
+
+def test_settings_reach_the_search(app, open_page):
+    page = open_page(app.url)
+    setting(page, "rollouts", 3)
+    page.locator("#reason-reflection").get_by_label("Always").check()
+    ask(page)
+    finished(page)
+    expect(page.locator("#reason-status")).to_contain_text("thought 3 of 3")
+    expect(page.locator("#reason-tree .kind-reflection").first).to_be_visible()
+
+
+def test_a_preset_sets_the_settings(app, open_page):
+    page = open_page(app.url)
+    page.get_by_role("button", name="Settings").first.click()
+    page.locator("#reason-preset").get_by_label("Paper").check()
+    expect(page.locator("#reason-select input")).to_have_value("The most confident thought")
+
+
+def test_reflections_say_whether_they_changed_the_answer(app, open_page):
+    page = open_page(app.url)
+    page.get_by_role("button", name="Settings").first.click()
+    page.locator("#reason-reflection").get_by_label("Always").check()
+    ask(page)
+    finished(page)
+    expect(page.locator("#reason-thoughts .is-reflection summary").first).to_contain_text(
+        re.compile("changed its mind|stays with")
+    )
+
+
+def test_thoughts_fold_when_done_and_open_on_demand(app, open_page):
+    page = open_page(app.url)
+    ask(page)
+    finished(page)
+    thoughts = page.locator("#reason-thoughts details")
+    expect(thoughts).to_have_count(8)
+    expect(page.locator("#reason-thoughts details[open]")).to_have_count(0)
+    thoughts.first.locator("summary").click()
+    expect(thoughts.first.locator(".prose")).to_be_visible()
+
+
+# -- the tree ---------------------------------------------------------------------------------------------
+
+
+def test_a_click_on_a_node_shows_it(app, open_page):
+    page = open_page(app.url)
+    ask(page)
+    finished(page)
+    page.locator("#reason-tree .kind-answer").first.click()
+    node = page.locator("#reason-node")
+    expect(node).to_contain_text("Answer")
+    for figure in ("Visits", "Value", "Confidence", "Tokens"):
+        expect(node).to_contain_text(figure)
+    expect(node.locator(".tokens")).to_contain_text("The answer is")
+
+
+def test_the_tree_is_walked_by_keyboard(app, open_page):
+    page = open_page(app.url)
+    ask(page)
+    finished(page)
+    tree = page.locator("#reason-tree [role=tree]")
+    expect(tree).to_have_attribute("aria-label", "Tree of thoughts")
+    expect(tree.locator("[tabindex='0']")).to_have_count(1)
+    tree.locator("[tabindex='0']").focus()
+
+    def focused() -> str:
+        return page.evaluate("document.activeElement.dataset.node")
+
+    assert focused() == "root"
+    page.keyboard.press("ArrowRight")
+    child = focused()
+    assert child != "root"
+    page.keyboard.press("ArrowDown")
+    assert focused() != child
+    page.keyboard.press("ArrowUp")
+    assert focused() == child
+    page.keyboard.press("ArrowLeft")
+    assert focused() == "root"
+    page.keyboard.press("End")
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(page.locator("#reason-node .node")).to_have_attribute("data-node", child)
+    expect(tree.locator("[tabindex='0']")).to_have_count(1)
+
+
+def test_nodes_tell_their_figures_to_those_who_listen(app, open_page):
+    page = open_page(app.url)
+    ask(page)
+    finished(page)
+    label = page.locator("#reason-tree .kind-thought").first.get_attribute("aria-label")
+    assert re.search(r"Thought: .+, visits \d+, value \d\.\d\d", label)
+
+
+def test_the_view_a_person_chose_survives_updates(slow, open_page):
+    page = open_page(slow.url)
+    setting(page, "rollouts", 40)
+    ask(page)
+    expect(page.locator("#reason-tree .kind-thought").first).to_be_visible(timeout=15_000)
+    page.locator("#reason-tree button[data-do=zoom_in]").click()
+    scene = page.locator("#reason-tree svg > g")
+    chosen = scene.get_attribute("transform")
+    before = page.locator("#reason-tree [role=treeitem]").count()
+    until(lambda: page.locator("#reason-tree [role=treeitem]").count() != before)
+    assert scene.get_attribute("transform") == chosen
+    page.locator("#reason-tree button[data-do=fit]").click()
+    assert scene.get_attribute("transform") != chosen
+    page.locator("#reason-stop").click()
+    expect(page.locator("#reason-run")).to_be_enabled()
+
+
+def test_leaving_a_tab_and_coming_back_leaves_the_tree_whole(slow, open_page):
+    page = open_page(slow.url)
+    setting(page, "rollouts", 4)
+    ask(page)
+    expect(page.locator("#reason-tree .kind-ghost").first).to_be_visible()
+    page.get_by_role("tab", name="Translate").click()
+    expect(page.locator("#translate-text textarea")).to_be_visible()
+    time.sleep(1)
+    page.get_by_role("tab", name="Reason").click()
+    finished(page)
+    assert page.locator("#reason-tree .kind-answer").count() >= 1
+    box = page.locator("#reason-tree [data-node=root]").bounding_box()
+    stage = page.locator("#reason-tree .tree-stage").bounding_box()
+    assert stage["x"] <= box["x"] <= stage["x"] + stage["width"]
+
+
+def test_on_a_phone_nothing_overflows_and_the_root_is_in_view(app, open_page):
+    page = open_page(app.url, viewport={"width": 390, "height": 844}, has_touch=True)
+    ask(page)
+    finished(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.locator("#reason-tree").scroll_into_view_if_needed()
+    root = page.locator("#reason-tree [data-node=root]").bounding_box()
+    assert 0 <= root["x"] < 390
+    page.locator("#reason-tree .kind-answer").first.click()
+    expect(page.locator("#reason-node .figures")).to_be_visible()
+
+
+# -- the text of a model is only text -----------------------------------------------------------------------
+
+
+def test_model_text_never_becomes_markup(apps, open_page):
+    evil = (
+        "<Thought>\n<img src=x onerror=\"document.title='owned'\"> ${document.title='owned'} "
+        "{{constructor.constructor('document.title=1')()}}\n\n"
+        "![a](http://elsewhere.example/a.png) <script>document.title='owned'</script>\n</Thought>\n"
+        "<Output>\n<b id=evil>4</b> ![b](http://elsewhere.example/b.png) so $x<3$ ${document.title='owned'}\n</Output>"
+    )
+    app = apps.start(ScriptedEngine(lambda prefix, seed: evil, seconds_per_token=0.0005))
+    page = open_page(app.url)
+    ask(page, "<img src=x onerror=\"document.title='owned'\"> ${document.title='owned'} {{7*7}}")
+    finished(page)
+    for node in page.locator("#reason-tree [role=treeitem]").all():
+        node.focus()
+        page.keyboard.press("Enter")
+    page.locator("#reason-thoughts summary").first.click()
+    expect(page.locator("#reason-answer")).to_contain_text("<b id=evil>4</b>")
+    assert page.locator("#evil, #reason-results img, #reason-results script").count() == 0
+    assert page.title() == "Marco"
+    assert page.locator("#reason-answer math").count() >= 1
+
+
+# -- the model ----------------------------------------------------------------------------------------------
+
+
+def test_the_page_opens_before_the_model_is_there_and_a_question_waits_for_it(apps, open_page):
+    loading = threading.Event()
+    app = apps.start(ScriptedEngine(think), loading=loading)
+    page = open_page(app.url)
+    expect(page.locator("#model-status")).to_contain_text("fetching the model 25%")
+    ask(page)
+    expect(page.locator("#reason-status")).to_contain_text("The model is loading")
+    loading.set()
+    finished(page)
+    expect(page.locator("#model-status")).to_contain_text("scripted")
+
+
+def test_a_model_that_is_not_there_is_told_in_one_sentence_and_the_page_stays_up(apps, open_page):
+    app = apps.start(None, failure=ModelUnavailable("There is no model at /nowhere."))
+    page = open_page(app.url)
+    expect(page.locator("#model-status")).to_contain_text("There is no model at /nowhere.")
+    ask(page)
+    expect(page.locator("#reason-status .is-error")).to_contain_text("There is no model at /nowhere.")
+    expect(page.locator("#reason-run")).to_be_enabled()
+
+
+# -- translating --------------------------------------------------------------------------------------------
+
+
+def test_a_sentence_is_translated_with_the_thought_behind_it(app, open_page):
+    page = open_page(app.url)
+    page.get_by_role("tab", name="Translate").click()
+    page.locator("#translate-text textarea").fill("这个鞋拥有踩屎感")
+    page.locator("#translate-run").click()
+    finished(page, "translate")
+    expect(page.locator("#translate-result")).to_contain_text(re.compile("comfortable|clouds"))
+    expect(page.locator("#translate-tree [role=treeitem]").first).to_be_visible()
+    page.locator("#translate-thought summary").first.click()
+    expect(page.locator("#translate-thought details[open]")).to_contain_text("slang")
+
+
+def test_the_target_language_may_be_any(app, open_page):
+    page = open_page(app.url)
+    page.get_by_role("tab", name="Translate").click()
+    page.locator("#translate-text textarea").fill("Good morning")
+    box = page.locator("#translate-to input")
+    box.fill("Welsh")
+    box.press("Enter")
+    page.locator("#translate-run").click()
+    finished(page, "translate")
+    expect(page.locator("#translate-result .answer-head, #translate-result .prose").first).to_be_visible()
+
+
+# -- the person ---------------------------------------------------------------------------------------------
+
+
+def test_two_people_have_two_searches(slow, open_page):
+    first, second = open_page(slow.url), open_page(slow.url)
+    setting(first, "rollouts", 30)
+    ask(first, "How many bolts, first?")
+    ask(second, "How many bolts, second?")
+    expect(first.locator("#reason-thoughts .question")).to_have_text("How many bolts, first?")
+    expect(second.locator("#reason-thoughts .question")).to_have_text("How many bolts, second?")
+    second.locator("#reason-stop").click()
+    expect(second.locator("#reason-status")).to_contain_text("Stopped")
+    expect(first.locator("#reason-status")).to_contain_text("Thinking")
+    first.locator("#reason-stop").click()
+    expect(first.locator("#reason-run")).to_be_enabled()
+
+
+def test_the_page_speaks_chinese_to_a_chinese_browser(app, open_page):
+    page = open_page(app.url, locale="zh-CN")
+    expect(page.locator("#reason-run")).to_have_text("开始")
+    page.get_by_role("button", name="设置").first.click()
+    expect(page.locator("#reason-reflection")).to_contain_text("从不")
+    ask(page)
+    expect(page.locator("#reason-status")).to_contain_text("完成", timeout=30_000)
+    expect(page.locator("#reason-answer")).to_contain_text("票数优势")

@@ -1,0 +1,147 @@
+"""A search behind the page: a worker thread fills a queue, a generator drains it and says when to redraw.
+
+    activity = activities.begin(session, "reason")
+    for view in watch(activity, solver.stream(...)):
+        yield what to show
+
+One `Activity` a browser session and tab; a new one stops the one before. Stopping is cooperative: the
+event is set (by the Stop button, by a closed tab), and the search ends in its own time.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from marco.errors import MarcoError
+from marco.events import Event, Partial
+from ui.render import View
+
+log = logging.getLogger("marco.ui")
+
+POLL = 0.1
+"""Seconds between looks into the queue."""
+
+REDRAW = 0.22
+"""Seconds between redraws: fewer than five a second."""
+
+
+@dataclass(slots=True)
+class Activity:
+    """What one tab of one browser session is at."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    view: View = field(default_factory=View)
+    solver: Any = None
+    """The solver at work, once there is one; steered through `solver.steer`."""
+    selected: str | None = None
+    unfolded: set[str] = field(default_factory=set)
+    running: bool = False
+    fresh: bool = False
+    """Something besides an event calls for a redraw."""
+
+
+class Activities:
+    """The activities of all browser sessions."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._of: dict[tuple[str, str], Activity] = {}
+
+    def begin(self, session: str, tab: str) -> Activity:
+        """A new activity; the one before it on this tab is stopped."""
+        activity = Activity(running=True)
+        with self._lock:
+            before = self._of.get((session, tab))
+            self._of[session, tab] = activity
+        if before is not None:
+            before.stop.set()
+        return activity
+
+    def get(self, session: str, tab: str) -> Activity | None:
+        with self._lock:
+            return self._of.get((session, tab))
+
+    def stop(self, session: str, tab: str) -> None:
+        activity = self.get(session, tab)
+        if activity is not None:
+            activity.stop.set()
+
+    def forget(self, session: str) -> None:
+        """The browser tab was closed."""
+        with self._lock:
+            gone = [key for key in self._of if key[0] == session]
+            activities = [self._of.pop(key) for key in gone]
+        for activity in activities:
+            activity.stop.set()
+
+    def stop_all(self) -> None:
+        with self._lock:
+            activities = list(self._of.values())
+        for activity in activities:
+            activity.stop.set()
+
+
+def watch(
+    activity: Activity,
+    events: Callable[[], Iterable[Event]],
+    *,
+    surprise: str,
+    clock: Callable[[], float] = time.monotonic,
+    redraw: float = REDRAW,
+) -> Iterator[View]:
+    """Run `events` in a thread and yield the view whenever it is worth a redraw; the last one is final.
+
+    What `events` raises becomes `view.error`, one sentence; `surprise` stands for what Marco did not foresee.
+    Closing the generator stops the search and returns at once: it may be closed on an event loop.
+    """
+    arrivals: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+    view = activity.view
+
+    def work() -> None:
+        try:
+            for event in events():
+                arrivals.put(event)
+        except MarcoError as error:
+            view.error = str(error)
+        except Exception:
+            log.exception("a search failed")
+            view.error = surprise
+        finally:
+            arrivals.put(None)
+
+    threading.Thread(target=work, name="marco-search", daemon=True).start()
+    try:
+        drawn = 0.0
+        changed = over = False
+        while not over:
+            try:
+                arrival = arrivals.get(timeout=POLL)
+                while True:
+                    if arrival is None:
+                        over = True
+                        break
+                    view.apply(arrival, clock())
+                    changed = True
+                    if not isinstance(arrival, Partial) and type(arrival).__name__ == "AnswerChosen":
+                        drawn = min(drawn, clock() - redraw + POLL)
+                    arrival = arrivals.get_nowait()
+            except queue.Empty:
+                pass
+            if activity.stop.is_set() and view.phase != "stopping" and view.ended is None:
+                view.phase = "stopping"
+                drawn, changed = 0.0, True
+            now = clock()
+            if not over and (changed or activity.fresh) and now - drawn >= redraw:
+                drawn, changed, activity.fresh = now, False, False
+                yield view
+        activity.running = False
+        yield view
+    finally:
+        activity.running = False
+        activity.stop.set()

@@ -1,0 +1,129 @@
+"""The settings of a search, in the words of those who use them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from marco.config import PRESETS, REFLECTIONS, SELECTIONS, STRATEGIES, Options, options
+from ui.texts import LABELS, texts
+
+ACTIONS = ("step", "mini-step-64", "mini-step-32")
+
+NAMES = (
+    "preset", "strategy", "rollouts", "action", "reflection", "select",
+    "branching", "temperature", "top_p", "max_tokens", "max_seconds", "tokens", "seed",
+)  # fmt: skip
+"""In the order of `Settings.components`; all but the first are options by that name."""
+
+_UNLIMITED = ("max_seconds", "tokens")
+"""Zero stands for no limit."""
+
+
+def choices(group: str, values: Sequence[str], language: str = "en") -> list[tuple[str, str]]:
+    t = texts(language)
+    return [(t(f"{group}_{value}"), value) for value in values]
+
+
+GROUPS: dict[str, Sequence[str]] = {
+    "preset": tuple(PRESETS),
+    "strategy": STRATEGIES,
+    "action": ACTIONS,
+    "reflection": REFLECTIONS,
+    "select": SELECTIONS,
+}
+"""The settings that are chosen from a few values, whose names need translating."""
+
+
+def of_preset(preset: str) -> dict[str, Any]:
+    """The value of every setting under a preset."""
+    chosen = options(preset)
+    values: dict[str, Any] = {"preset": preset}
+    for name in NAMES[1:]:
+        source = {"max_seconds": "seconds"}.get(name, name)
+        part = next(p for p in (chosen.search, chosen.sampling, chosen.budget) if hasattr(p, source))
+        values[name] = getattr(part, source)
+    for name in _UNLIMITED:
+        values[name] = values[name] or 0
+    return values
+
+
+def to_options(values: Sequence[Any]) -> Options:
+    """What the components hold, as options. Raises `InvalidOption`."""
+    given = dict(zip(NAMES, values, strict=True))
+    preset = given.pop("preset")
+    for name in _UNLIMITED:
+        given[name] = given[name] or None
+    for name in ("rollouts", "branching", "max_tokens", "tokens", "seed"):
+        if isinstance(given[name], float) and given[name].is_integer():
+            given[name] = int(given[name])
+    return options(preset, **given)
+
+
+class Settings:
+    """The components, built where it is made; `components` are the inputs of whoever runs a search."""
+
+    def __init__(self, tab: str) -> None:
+        start = of_preset("marco")
+
+        def pick(name: str, kind: type[gr.Radio] | type[gr.Dropdown], info: bool = True) -> Any:
+            return kind(
+                choices(name, GROUPS[name]),
+                value=start[name],
+                label=LABELS(name),
+                info=LABELS(f"{name}_info") if info else None,
+                elem_id=f"{tab}-{name}",
+            )
+
+        def slide(name: str, low: float, high: float, step: float, info: str | None = None) -> gr.Slider:
+            return gr.Slider(
+                low,
+                high,
+                step=step,
+                value=start[name],
+                label=LABELS({"tokens": "tokens_limit"}.get(name, name)),
+                info=LABELS(info) if info else None,
+                elem_id=f"{tab}-{name.replace('_', '-')}",
+            )
+
+        with gr.Accordion(LABELS("settings"), open=False, elem_id=f"{tab}-settings", elem_classes="settings"):
+            with gr.Row():
+                preset = pick("preset", gr.Radio)
+                rollouts = slide("rollouts", 1, 64, 1, "rollouts_info")
+            with gr.Row():
+                strategy = pick("strategy", gr.Dropdown)
+                select = pick("select", gr.Dropdown, info=False)
+            with gr.Row():
+                action = pick("action", gr.Radio)
+                reflection = pick("reflection", gr.Radio)
+            with gr.Accordion(LABELS("finer"), open=False):
+                with gr.Row():
+                    branching = slide("branching", 1, 8, 1)
+                    temperature = slide("temperature", 0, 2, 0.05)
+                    top_p = slide("top_p", 0.05, 1, 0.01)
+                with gr.Row():
+                    max_tokens = slide("max_tokens", 16, 8192, 16)
+                    seconds = slide("max_seconds", 0, 3600, 5, "no_limit")
+                with gr.Row():
+                    tokens = slide("tokens", 0, 100_000, 100, "no_limit")
+                    seed = gr.Number(start["seed"], label=LABELS("seed"), precision=0, minimum=0, elem_id=f"{tab}-seed")
+        self.components: list[Any] = [
+            preset, strategy, rollouts, action, reflection, select,
+            branching, temperature, top_p, max_tokens, seconds, tokens, seed,
+        ]  # fmt: skip
+        preset.input(
+            lambda name: [of_preset(name)[field] for field in NAMES[1:]],
+            preset,
+            self.components[1:],
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+
+    def translated(self, language: str) -> list[Any]:
+        """Updates of `components` with the names of their choices in a language."""
+        return [
+            gr.update(choices=choices(name, GROUPS[name], language)) if name in GROUPS else gr.skip() for name in NAMES
+        ]

@@ -1,0 +1,37 @@
+"""Waiting for the model: what a tab does between Run and a model that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import gradio as gr
+
+from ui.model_loader import ModelLoader
+from ui.session import Activity
+from ui.texts import speaker
+
+
+def wait_for_model(loader: ModelLoader, activity: Activity) -> Iterator[None]:
+    """Return when the model is there, when it failed to come (`view.error`), or when Stop was pressed."""
+    while loader.wait(0.25) is None:
+        if loader.state.phase == "failed":
+            activity.view.error = loader.state.error
+            return
+        if activity.stop.is_set():
+            return
+        yield
+
+
+def wait_message(loader: ModelLoader, request: gr.Request) -> str:
+    """Why nothing happens yet; empty once the model is there."""
+    state = loader.state
+    if state.phase != "loading" or loader.engine is not None:
+        return ""
+    return speaker(request)("model_wait", message=progress_text(loader))
+
+
+def progress_text(loader: ModelLoader) -> str:
+    """What the loader is busy with, and how far it is."""
+    state = loader.state
+    percent = "" if state.share is None else f"{100 * state.share:.0f}%"
+    return " ".join(part for part in (state.message, percent) if part) or "…"
