@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from marco.errors import MarcoError
-from marco.events import Event, Partial
+from marco.events import Event
 from ui.render import View
 
 log = logging.getLogger("marco.ui")
@@ -29,6 +29,10 @@ POLL = 0.1
 
 REDRAW = 0.22
 """Seconds between redraws: fewer than five a second."""
+
+
+BEAT = 1.0
+"""Seconds after which the clock on the page moves on, whatever the model does."""
 
 
 @dataclass(slots=True)
@@ -128,8 +132,6 @@ def watch(
                         break
                     view.apply(arrival, clock())
                     changed = True
-                    if not isinstance(arrival, Partial) and type(arrival).__name__ == "AnswerChosen":
-                        drawn = min(drawn, clock() - redraw + POLL)
                     arrival = arrivals.get_nowait()
             except queue.Empty:
                 pass
@@ -137,7 +139,9 @@ def watch(
                 view.phase = "stopping"
                 drawn, changed = 0.0, True
             now = clock()
-            if not over and (changed or activity.fresh) and now - drawn >= redraw:
+            view.latest = now if view.ended is None else view.latest
+            quiet = now - drawn >= BEAT and view.started is not None
+            if not over and (changed or activity.fresh or quiet) and now - drawn >= redraw:
                 drawn, changed, activity.fresh = now, False, False
                 yield view
         activity.running = False

@@ -15,7 +15,7 @@ _HERE = Path(__file__).parent
 
 CSS = (_HERE / "tree_view.css").read_text(encoding="utf-8")
 
-_TEMPLATE = """
+TEMPLATE = """
 <div class="tree is-empty">
   <div class="tree-stage"></div>
   <div class="tree-toolbar">
@@ -36,7 +36,7 @@ def tree_view(value: dict[str, Any] | None = None, **arguments: Any) -> gr.HTML:
     # A function and not a subclass: for each subclass Gradio writes a stub file beside the source.
     return gr.HTML(
         value=value,
-        html_template=_TEMPLATE,
+        html_template=TEMPLATE,
         js_on_load=(_HERE / "tree_view.js").read_text(encoding="utf-8"),
         apply_default_css=False,
         **arguments,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from marco.config import ModelConfig
@@ -31,31 +31,25 @@ def open_engine(config: ModelConfig, *, progress: Callable[[int, int, str], None
         return ServerEngine(
             config.base_urls[0], model=config.model, slots=config.slots, context=config.context, progress=progress
         )
+    settings: dict[str, Any] = {"slots": config.slots, "context": config.context, "progress": progress}
+    if config.model is not None and config.model.startswith("shape:"):
+        from marco.engines.local import LocalEngine
+
+        return LocalEngine(config.model, quantize=config.quantize, adapter=config.adapter, **settings)
     from marco.engines.models import resolve
 
     model = resolve(config.model, engine=config.engine, progress=progress)
-    engine = model.engine if config.engine == "auto" else config.engine
-    if engine == "llama.cpp":
+    if config.engine == "llama.cpp" or (config.engine == "auto" and model.engine == "llama.cpp"):
         from marco.engines.llamacpp import LlamaCppEngine
 
-        return LlamaCppEngine(
-            model.path,
-            slots=config.slots,
-            context=config.context,
-            name=model.name,
-            model_hash=model.hash,
-            note=model.note,
-            progress=progress,
-        )
+        return LlamaCppEngine(model.path, name=model.name, model_hash=model.hash, note=model.note, **settings)
     from marco.engines.local import LocalEngine
 
     return LocalEngine(
         model.path,
         quantize=config.quantize,
-        slots=config.slots,
-        context=config.context,
         adapter=config.adapter,
         name=model.name,
         model_hash=model.hash,
-        progress=progress,
+        **settings,
     )

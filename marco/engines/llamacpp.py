@@ -14,6 +14,7 @@ starts another.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import secrets
@@ -22,14 +23,15 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from marco.engines.base import ChatTokenizer, Deliver, EngineInfo, Request
+from marco.engines.base import ChatTokenizer, Chunk, Completion, Deliver, EngineInfo, Request
 from marco.engines.chat import load_tokenizer
 from marco.engines.models import Progress, cache_folder, file_hash
 from marco.engines.server import ServerEngine
-from marco.errors import EngineError, ModelUnavailable
+from marco.errors import EngineError, MarcoError, ModelUnavailable
 
 START_SECONDS = 300.0
 """Longest wait for a model to be loaded."""
@@ -38,6 +40,10 @@ BATCH = 128
 """Positions computed at once while a prompt is read: a cancelled request ends after this many at the latest."""
 CELLS_A_SLOT = 3072
 """Cache positions reserved for each slot; all slots share them, so one rollout may have the whole context."""
+PROMPT_CACHE_MIB = 1024
+"""Most memory for the states of prefixes that no slot holds any more."""
+WORKING_BYTES = 400_000_000
+"""Memory that a small model needs beside its weights."""
 
 
 class LlamaCppEngine:
@@ -62,7 +68,8 @@ class LlamaCppEngine:
         the file can't be loaded.
         """
         if not path.is_file():
-            raise ModelUnavailable(f"There is no file {path}.")
+            raise ModelUnavailable(f"There is no model file at {path}.")
+        _check_memory(path)
         self._path = path
         self._slots = slots
         self._context = context
@@ -81,11 +88,11 @@ class LlamaCppEngine:
                 model=name or path.name,
                 model_hash=model_hash or file_hash(path, progress),
                 device=f"CPU, {self._threads} threads",
-                context=context,
+                context=min(context, _trained_context(address, self._child.key) or context),
                 slots=slots,
                 details={"cells": self._cells, **({"note": note} if note else {})},
             )
-            self._server = self._connect(address)
+            self._server = self._connect(self._child, address)
         except BaseException:
             self._child.end()
             raise
@@ -104,58 +111,71 @@ class LlamaCppEngine:
         return self._child.process.pid
 
     def submit(self, requests: Sequence[Request], deliver: Deliver) -> None:
-        with self._lock:
-            if self._closed:
-                raise EngineError("The engine is closed.")
-            if not self._child.alive:
-                self._restart()
-            self._server.submit(requests, deliver)
+        if self._closed:
+            raise EngineError("The engine is closed.")
+        if self._child.alive:
+            self._hand_on(requests, deliver)
+        else:
+            threading.Thread(target=self._revive, args=(requests, deliver), name="marco-llama-restart").start()
 
     def usage(self) -> Mapping[str, float]:
         now = self._server.usage()
         return {name: value + self._past.get(name, 0) for name, value in now.items()}
 
     def close(self) -> None:
+        self._closed = True
         with self._lock:
-            if self._closed:
-                return
-            self._closed = True
             self._server.close()
             self._child.end()
 
-    def _restart(self) -> None:
-        self._server.close()
-        self._past = {name: value for name, value in self.usage().items() if name != "rows"}
-        self._child.end()
-        self._child = self._start_child()
-        self._server = self._connect(self._child.wait(self._progress))
+    def _hand_on(self, requests: Sequence[Request], deliver: Deliver) -> None:
+        child = self._child
+
+        def explained(told: Chunk | Completion) -> None:
+            if isinstance(told, Completion) and told.finish == "failed" and not child.alive:
+                told = replace(told, error=f"llama.cpp broke down: {child.last_words()}.")
+            deliver(told)
+
+        self._server.submit(requests, explained)
+
+    def _revive(self, requests: Sequence[Request], deliver: Deliver) -> None:
+        """Start another child in the dead one's place, then do what `submit` was asked to do."""
+        try:
+            with self._lock:
+                if not self._child.alive and not self._closed:
+                    self._server.close()
+                    self._past = {name: value for name, value in self.usage().items() if name != "rows"}
+                    self._child.end()
+                    child = self._start_child()
+                    self._server = self._connect(child, child.wait(self._progress))
+                    self._child = child
+                self._hand_on(requests, deliver)
+        except MarcoError as error:
+            for request in requests:
+                deliver(Completion(request.work, (), "", (), (), (), "failed", error=str(error)))
 
     def _start_child(self) -> _Child:
-        options = {
-            "path": str(self._path.absolute()),
-            "slots": self._slots,
-            "cells": self._cells,
-            "threads": self._threads,
-            "batch": BATCH,
-            "key": secrets.token_urlsafe(24),
-        }
-        return _Child(options)
-
-    def _connect(self, address: str) -> ServerEngine:
-        return ServerEngine(
-            address,
-            tokenizer=self._tokenizer,
-            info=self._info,
-            cells=self._cells,
-            api_key=self._child.options["key"],
+        return _Child(
+            {
+                "path": str(self._path.absolute()),
+                "slots": self._slots,
+                "cells": self._cells,
+                "threads": self._threads,
+                "batch": BATCH,
+                "key": secrets.token_urlsafe(24),
+            }
         )
+
+    def _connect(self, child: _Child, address: str) -> ServerEngine:
+        return ServerEngine(address, tokenizer=self._tokenizer, info=self._info, cells=self._cells, api_key=child.key)
 
 
 class _Child:
     """One process that runs `_serve`, with its log in Marco's cache."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self.options = options
+        self.key = str(options["key"])
+        self._model = Path(options["path"])
         logs = cache_folder() / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         for old in logs.glob("llama-*.log"):  # left by processes that were killed
@@ -186,19 +206,15 @@ class _Child:
     def wait(self, progress: Progress | None) -> str:
         """The address, once the model is loaded."""
         began = time.monotonic()
-        name = Path(self.options["path"]).name
         while not self._heard.wait(0.25):
-            waited = time.monotonic() - began
             if progress:
-                progress(0, 0, f"Loading {name}")
-            if waited > START_SECONDS:
+                progress(0, 0, f"Loading {self._model.name}")
+            if time.monotonic() - began > START_SECONDS:
                 self.end()
-                raise ModelUnavailable(
-                    f"{name} was not loaded within {START_SECONDS:.0f} seconds; {self._last_words()}"
-                )
+                raise ModelUnavailable(f"{self._model} was not loaded within {START_SECONDS:.0f} seconds.")
         if not self._address:
             self.process.wait()
-            raise ModelUnavailable(f"llama.cpp could not load {self.options['path']}: {self._last_words()}")
+            raise ModelUnavailable(f"llama.cpp could not load {self._model}: {self.last_words()}.")
         return self._address[0]
 
     def end(self) -> None:
@@ -227,14 +243,45 @@ class _Child:
         while self.process.stdout.read(65536):
             pass
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
+        """How the process ended, and the end of its log."""
         try:
-            lines = self._log.read_text("utf-8", "replace").strip().splitlines()
+            lines = [line.strip() for line in self._log.read_text("utf-8", "replace").splitlines() if line.strip()]
         except OSError:
             lines = []
-        told = [line for line in lines if " E " in line or "error" in line.lower()] or lines
-        code = self.process.poll()
-        return f"its process ended with code {code}; it said: " + (" / ".join(told[-3:])[-600:] or "nothing")
+        # llama.cpp marks its errors with a lone E; Python's own tracebacks end with the error.
+        errors = [line for line in lines if " E " in line] or lines[-1:]
+        said = " / ".join(errors[-3:])[-500:]
+        return f"its process ended with code {self.process.poll()}" + (f" and said: {said}" if said else "")
+
+
+def _check_memory(path: Path) -> None:
+    free = _available_bytes()
+    needed = path.stat().st_size + WORKING_BYTES
+    if free is not None and free < needed:
+        raise ModelUnavailable(
+            f"{path.name} needs about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free; close other "
+            "programs or choose a smaller model."
+        )
+
+
+def _available_bytes() -> int | None:
+    try:
+        import psutil  # type: ignore[import-untyped]
+    except ImportError:
+        return None
+    return int(psutil.virtual_memory().available)
+
+
+def _trained_context(address: str, key: str) -> int:
+    """Positions that the model was trained on, as the server has it; 0 where it doesn't say."""
+    import httpx
+
+    try:
+        told = httpx.get(f"{address}/v1/models", headers={"Authorization": f"Bearer {key}"}, timeout=30).json()
+        return int(told["data"][0]["meta"]["n_ctx_train"])
+    except (httpx.HTTPError, KeyError, IndexError, TypeError, ValueError):
+        return 0
 
 
 def _cores() -> int:
@@ -256,8 +303,7 @@ def _cores() -> int:
 def _serve() -> None:
     options = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    import xllamacpp
-
+    xllamacpp: Any = importlib.import_module("xllamacpp")
     params = xllamacpp.CommonParams()
     params.model.path = options["path"]
     params.n_parallel = options["slots"]
@@ -267,6 +313,7 @@ def _serve() -> None:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options["threads"]
     params.hostnames = ["127.0.0.1"]
     params.port = 0
+    params.cache_ram_mib = PROMPT_CACHE_MIB
     params.api_keys = [options["key"]]
     params.cors_origins = ""
     params.ui = False

@@ -33,6 +33,8 @@ from marco.engines.kv import Geometry, PrefixTree, Slots, matched, shared
 PREFILL_STRETCH = 512
 """Prompt positions computed in one turn: rows under way wait no longer than that."""
 CHUNKS_A_SECOND = 20
+HELD_BACK = 64
+"""Tokens of text that are held back at most, whatever their bytes."""
 REMEMBERED_SEARCHES = 256
 """Searches whose counts are kept."""
 COUNTS = ("generated", "prefilled", "cached", "computed", "distinct", "recomputed", "rows")
@@ -666,16 +668,21 @@ class LocalEngine:
         return Completion(request.work, tokens, text, offsets, logprobs, top, finish, prefilled, cached, error)
 
     def _show(self, slot: int, *, to_the_end: bool = False) -> None:
-        """Deliver a row's new text. Held back while a character is incomplete, save at the end."""
+        """Deliver a row's new text. Tokens in mid-character wait for the rest of it, save at the end."""
         job = self._batch.jobs[slot]
-        count = int(self._batch.counts[slot])
-        if count == job.shown:
+        tokens = self._batch.tokens(slot, job.shown)
+        # No character has more than four bytes; what is still incomplete further back will never be whole.
+        held_back = 0 if to_the_end or len(tokens) > HELD_BACK else 4
+        for behind in range(min(held_back, len(tokens)) + 1):
+            whole = tokens[: len(tokens) - behind]
+            text, offsets = self._tokenizer.decode(whole) if whole else ("", ())
+            if not whole or not held_back or offsets[-1] == len(text):
+                break
+        else:
             return
-        text, offsets = self._tokenizer.decode(self._batch.tokens(slot, job.shown))
-        if not to_the_end and offsets[-1] < len(text):
-            return
-        job.shown = count
-        _deliver(job.deliver, Chunk(job.request.work, text, count))
+        if whole:
+            job.shown += len(whole)
+            _deliver(job.deliver, Chunk(job.request.work, text, job.shown))
 
     def _count(self, job: _Job, **counts: int) -> None:
         search = job.request.search

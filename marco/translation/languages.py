@@ -42,18 +42,18 @@ _CYRILLIC = ("CYRILLIC",)
 _DEVANAGARI = ("DEVANAGARI",)
 
 LANGUAGES: tuple[Language, ...] = (
-    Language("en", "English", "English", _LATIN, 6, ("eng", "american english", "british english")),
+    Language("en", "English", "English", _LATIN, 12, ("eng", "american english", "british english")),
     Language("zh", "Chinese", "中文", _HAN, 6, ("zho", "chi", "cmn", "zh-hans", "zh-sg", "simplified chinese",
              "mandarin", "简体中文", "汉语", "普通话", "chinese (simplified)")),
     Language("zh-Hant", "Traditional Chinese", "繁體中文", _HAN, 0, ("zh-tw", "zh-hk", "zh-mo", "正體中文",
              "chinese (traditional)", "繁体中文")),
     Language("ja", "Japanese", "日本語", ("HIRAGANA", "KATAKANA", "CJK"), 3, ("jpn", "jp")),
     Language("ko", "Korean", "한국어", ("HANGUL",), 3, ("kor",)),
-    Language("es", "Spanish", "español", _LATIN, 4, ("spa", "castellano", "castilian")),
-    Language("fr", "French", "français", _LATIN, 4, ("fra", "fre")),
-    Language("de", "German", "Deutsch", _LATIN, 4, ("deu", "ger")),
-    Language("it", "Italian", "italiano", _LATIN, 3, ("ita",)),
-    Language("pt", "Portuguese", "português", _LATIN, 3, ("por", "brazilian portuguese")),
+    Language("es", "Spanish", "español", _LATIN, 8, ("spa", "castellano", "castilian")),
+    Language("fr", "French", "français", _LATIN, 8, ("fra", "fre")),
+    Language("de", "German", "Deutsch", _LATIN, 8, ("deu", "ger")),
+    Language("it", "Italian", "italiano", _LATIN, 5, ("ita",)),
+    Language("pt", "Portuguese", "português", _LATIN, 5, ("por", "brazilian portuguese")),
     Language("ru", "Russian", "русский", _CYRILLIC, 3, ("rus",)),
     Language("ar", "Arabic", "العربية", _ARABIC, 3, ("ara",)),
     Language("hi", "Hindi", "हिन्दी", _DEVANAGARI, 3, ("hin",)),
@@ -85,6 +85,9 @@ SURE = 0.6
 """Share of the probability from which a language counts as recognised for certain."""
 SURE_LETTERS = 12
 """Letters of an alphabet under which nothing is certain: "no" is a word in a dozen languages."""
+
+_TELLING = {"¿": "es", "¡": "es"}
+"""Signs that one language alone has, which lingua passes over."""
 
 _CJK_WORD = 1.5
 """Characters to a word, in scripts that write no blanks."""
@@ -134,6 +137,9 @@ def recognise(text: str) -> tuple[Language | None, bool]:
     writing = [item for item in LANGUAGES if main in item.scripts and item.weight]
     if len(writing) == 1 or main == "CJK":
         return writing[0], counts[main] >= 0.7 * total
+    told = next((code for sign, code in _TELLING.items() if sign in words), None)
+    if told is not None:
+        return language(told), True
     likely = _weighed(words, writing)
     if not likely:
         return None, False

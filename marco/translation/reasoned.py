@@ -132,7 +132,6 @@ def expressions(thought: str, source: str, translation: str) -> tuple[Expression
     """The expressions that a thought finds in `source`, in order of place. Those that aren't there are left out."""
     found: list[Expression] = []
     taken: set[Span] = set()
-    free_from = 0
     for line in thought.split("\n"):
         read = _read_line(_BULLET.sub("", line).strip())
         if read is None:
@@ -142,11 +141,7 @@ def expressions(thought: str, source: str, translation: str) -> tuple[Expression
         if span is None or (literal.casefold() == meaning.casefold() and not chosen):
             continue
         taken.add(span)
-        target = (
-            find_words(chosen, translation, free_from)
-            or find_words(chosen, translation)
-            or find_words(meaning, translation)
-        )
+        target = find_words(chosen, translation) or find_words(meaning, translation)
         found.append(Expression(source[slice(*span)], literal, meaning, chosen, span, target))
     return tuple(sorted(found, key=lambda item: item.source_span))
 
@@ -189,17 +184,17 @@ def _place(term: str, source: str, taken: set[Span]) -> Span | None:
     return None
 
 
-def find_words(words: str, text: str, start: int = 0) -> Span | None:
+def find_words(words: str, text: str) -> Span | None:
     """Where `words` stand in `text`: as they are, or the stretch that is most of them; None for neither."""
     words = words.strip(' .,!?;:"“”…。！？，')
     if len(words) < 2 and not any(ord(character) > 0x2E80 for character in words):
         return None
     lower, wanted = text.casefold(), words.casefold()
     if len(lower) == len(text):
-        at = lower.find(wanted, start)
+        at = lower.find(wanted)
         if at >= 0:
             return at, at + len(wanted)
-    block = SequenceMatcher(None, lower, wanted, autojunk=False).find_longest_match(start, len(lower))
+    block = SequenceMatcher(None, lower, wanted, autojunk=False).find_longest_match()
     if block.size < max(2, math.ceil(0.6 * len(wanted))):
         return None
     begin, end = block.a, block.a + block.size

@@ -139,13 +139,13 @@ def _without_invented(translation: str, wanted: Counter[str]) -> str:
     def keep(match: re.Match[str]) -> str:
         item = _plain(match.group())
         if left[item] <= 0:
-            return ""
+            return " "
         left[item] -= 1
         return match.group()
 
     # Line by line: a line that held nothing else is still a line.
     return "\n".join(
-        re.sub(r"[ \t]{2,}", " ", cleaned).rstrip() if (cleaned := _EMOJI.sub(keep, line)) != line else line
+        re.sub(r"[ \t]{2,}", " ", cleaned).strip() if (cleaned := _EMOJI.sub(keep, line)) != line else line
         for line in translation.split("\n")
     )
 
