@@ -24,7 +24,9 @@ def think(prefix: str, seed: int) -> str:
         draw = random.Random(seed)
         said = draw.choice(["This shoe is so comfortable! 👟", "These shoes feel like walking on clouds ☁️"])
         opening = "" if "<Thought>" in prefix.rpartition("assistant: ")[2] else "<Thought>\n"
-        return f"{opening}踩屎感 is slang for very soft soles.\n\nIt is praise.\n</Thought>\n<Output>\n{said}\n</Output>"
+        return (
+            f"{opening}踩屎感 is slang for very soft soles.\n\nIt is praise.\n</Thought>\n<Output>\n{said}\n</Output>"
+        )
     return bolts(prefix, seed)
 
 

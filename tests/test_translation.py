@@ -6,19 +6,19 @@ import csv
 import io
 import json
 import random
-import sys
 import threading
 from pathlib import Path
 
 import pytest
-import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from marco.config import options
 from marco.engines.scripted import Fail, ScriptedEngine
-from marco.errors import InvalidOption, InvalidText
+from marco.errors import InvalidOption, InvalidText, UserMistake
+from marco.evaluation import plan
+from marco.evaluation.tasks import open_task
 from marco.events import RolloutFinished, SearchEnded, SearchStarted
 from marco.solver import Solver
 from marco.translation import (
@@ -75,9 +75,9 @@ def said(text: str) -> ScriptedEngine:
 @pytest.mark.parametrize(
     ("name", "code"),
     [
-        ("English", "en"), ("english", "en"), ("EN", "en"), ("eng", "en"), ("en-US", "en"), ("zh", "zh"), ("zh-CN", "zh"),
-               ("zh_Hans", "zh"), ("Chinese", "zh"), ("中文", "zh"), ("zh-TW", "zh-Hant"), ("繁體中文", "zh-Hant"), (" ja ", "ja"),
-        ("日本語", "ja"), ("Español", "es"), ("हिन्दी", "hi"), ("pt-BR", "pt"),
+        ("English", "en"), ("english", "en"), ("EN", "en"), ("eng", "en"), ("en-US", "en"), ("zh", "zh"),
+        ("zh-CN", "zh"), ("zh_Hans", "zh"), ("Chinese", "zh"), ("中文", "zh"), ("zh-TW", "zh-Hant"),
+        ("繁體中文", "zh-Hant"), (" ja ", "ja"), ("日本語", "ja"), ("Español", "es"), ("हिन्दी", "hi"), ("pt-BR", "pt"),
     ],
 )  # fmt: skip
 def test_a_language_goes_by_name_own_name_or_code(name, code):
@@ -626,20 +626,13 @@ def command(monkeypatch, tmp_path):
     """Runs `marco translate` on a scripted engine: (exit code, stdout, stderr)."""
     import marco.engines
     from marco import cli
-    from marco.translation.commands import register
 
-    app = typer.Typer()
-    app.callback()(lambda: None)
-    register(app)
     monkeypatch.setenv("MARCO_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(marco.engines, "open_engine", lambda config, progress=None: engine())
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["marco", "translate", *arguments])
-        with monkeypatch.context() as patch:
-            patch.setattr(cli, "app", app)
-            result = CliRunner().invoke(app, ["translate", *arguments])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
+        result = CliRunner().invoke(cli.app, ["translate", *arguments])
+        if isinstance(result.exception, UserMistake):
             return 2, result.stdout, str(result.exception)
         return result.exit_code, result.stdout, result.stderr
 
@@ -685,3 +678,75 @@ def test_lines_become_a_table(command):
     assert code == 0
     assert rows[0]["translation"].startswith("These shoes")
     assert "another than that of the text" in rows[1]["warnings"]
+
+
+# -- measuring ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Two items: one with a reference, one with human and literal renderings."""
+    path = tmp_path / "rows.jsonl"
+    items = [
+        {"source": "太好吃了", "reference": "So tasty", "slang": "太"},
+        {"source": "画大饼", "human": ["make empty promises", "promise the moon"], "literal": ["draw a big cake"]},
+    ]
+    path.write_text("\n".join(json.dumps(item, ensure_ascii=False) for item in items) + "\n\n", encoding="utf-8")
+    return path
+
+
+def test_an_answer_scores_by_the_rendering_that_it_is_nearest_to(rows):
+    task = open_task("translation", "English", rows)
+    first, second = task.load()
+    assert task.lang == "en"
+    assert task.score("So tasty", first) == pytest.approx(1)
+    assert task.score("promise the moon", second) == pytest.approx(1)
+    assert 0 < task.score("makes promises", second) < 1
+    assert task.score(None, first) == 0
+
+
+def test_the_summary_says_how_near_how_literal_how_finished_and_how_repeatable(rows):
+    task = open_task("translation", "en", rows)
+    first, second = task.load()
+    found = task.measures([(first, ["So tasty", "So tasty"]), (second, ["draw a big 饼", "make empty promises"])])
+    assert 50 < found["chrf"] < 100
+    assert found["chrf_interval"][0] <= found["chrf"] <= found["chrf_interval"][1]
+    assert found["nearer_to_human"] == 0.5
+    assert found["untranslated"] == 0.25
+    assert 50 < found["repeatability"] < 100
+
+
+def test_nothing_said_counts_as_untranslated(rows):
+    task = open_task("translation", "en", rows)
+    found = task.measures([(problem, [None]) for problem in task.load()])
+    assert (found["chrf"], found["untranslated"], found["nearer_to_human"], found["repeatability"]) == (0, 1, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [("{", "no JSON"), ('{"source": "a"}', "neither"), ('{"reference": "a"}', "source"),
+     ('{"source": "", "reference": "b"}', "empty"), ('{"source": "a", "human": "b"}', "human must be a list")],
+)  # fmt: skip
+def test_a_damaged_row_is_refused_with_its_line(tmp_path, line, problem):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"source": "a", "reference": "b"}\n' + line, encoding="utf-8")
+    with pytest.raises(UserMistake, match=rf"line 2: .*{problem}"):
+        open_task("translation", "en", path).load()
+
+
+@pytest.mark.parametrize("strategy", ["direct", "direct-consensus", "quick", "careful", "paper"])
+def test_every_strategy_translates_as_one_search(rows, strategy):
+    task = open_task("translation", "en", rows)
+    settings = plan.Settings(budget=300)
+    (combination,), (generation,) = plan.expand(task, settings, strategies=[strategy])
+    problem = task.load()[0]
+    events = list(
+        task.stream(
+            said("So tasty"), generation.with_seed(3), problem, strategy=generation.strategy, stop=threading.Event()
+        )
+    )
+    made = [event for event in events if isinstance(event, RolloutFinished)]
+    assert {event.answer for event in made} == {"So tasty"}
+    assert (len(made) == 1) is (strategy in ("direct", "quick"))
+    expected = {"direct-consensus": "consensus", "careful": "consensus", "paper": "best"}.get(strategy)
+    assert combination.select == expected

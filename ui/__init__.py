@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import gradio as gr
 
-from ui import reason, translate
+from marco.config import STRATEGIES, ModelConfig
+from marco.translation import MODES
+from ui import compare, library, reason, translate
 from ui.markup import Element, el
-from ui.model_loader import ModelLoader
+from ui.model_loader import ModelLoader, Opener
 from ui.panel import panel
+from ui.search_pane import QUIET
 from ui.session import Activities
+from ui.settings import choices
 from ui.texts import LABELS, language_of, speaker
 from ui.tree_view import CSS as TREE_CSS
+from ui.visitors import folder_of, new_secret
 from ui.waiting import progress_text
 
 __all__ = ["LAUNCH", "build_app"]
@@ -106,23 +112,51 @@ def model_status(loader: ModelLoader, request: gr.Request | None) -> Element:
     )
 
 
-def build_app(loader: ModelLoader, *, runs: Path | None = None) -> gr.Blocks:
-    """The whole page over one model. `runs` is the folder for run files, None for none."""
+def build_app(
+    loader: ModelLoader,
+    *,
+    runs: Path | None = None,
+    shared: bool = False,
+    switch: Callable[[ModelConfig], Opener] | None = None,
+) -> gr.Blocks:
+    """The whole page over one model.
+
+    `runs` is the folder for run files (None for none); on a `shared` server each visitor sees only their own, and
+    nobody changes the model. `switch` opens the model that a person names on the page.
+    """
     activities = Activities()
+
+    def folder(request: gr.Request, secret: str | None) -> Path | None:
+        return folder_of(runs, request, secret, shared=shared)
+
     with gr.Blocks(title="Marco", analytics_enabled=False, fill_width=True) as app:
+        secret = gr.BrowserState("", storage_key="marco-visitor")
         with gr.Row(elem_classes="masthead"):
             masthead = panel(_masthead(None), elem_id="masthead")
             model = panel(elem_id="model-status")
-        with gr.Tabs(elem_id="tabs"):
+        with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(LABELS("tab_reason"), id="reason"):
-                settings = reason.build(loader, activities, runs)
+                settings, asking = reason.build(loader, activities, folder, secret)
+                pulse = gr.Timer(0.5)
+                if switch is not None and not shared:
+                    _build_switch(loader, switch, pulse)
             with gr.Tab(LABELS("tab_translate"), id="translate"):
-                translate.build(loader, activities, runs)
-        pulse = gr.Timer(0.5)
+                mode = translate.build(loader, activities, folder, secret)
+            with gr.Tab(LABELS("tab_compare"), id="compare"):
+                strategies = compare.build(loader, activities, folder, secret)
+            with gr.Tab(LABELS("tab_runs"), id="runs") as past:
+                library.build(activities, folder, secret, asking, tabs, past)
 
-        def opened(request: gr.Request) -> list[Any]:
+        def opened(request: gr.Request, secret: str) -> list[Any]:
             language = language_of(request)
-            return [_masthead(request), model_status(loader, request), *settings.translated(language)]
+            return [
+                secret or new_secret(),
+                _masthead(request),
+                model_status(loader, request),
+                gr.update(choices=choices("mode", MODES, language)),
+                gr.update(choices=choices("strategy", STRATEGIES, language)),
+                *settings.translated(language),
+            ]
 
         def beat(request: gr.Request) -> tuple[Element, Any]:
             settled = loader.state.phase != "loading"
@@ -131,12 +165,35 @@ def build_app(loader: ModelLoader, *, runs: Path | None = None) -> gr.Blocks:
         def left(request: gr.Request) -> None:
             activities.forget(str(request.session_hash))
 
-        quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        app.load(opened, None, [masthead, model, *settings.components], **quiet)
-        pulse.tick(beat, None, [model, pulse], **quiet)
+        app.load(opened, secret, [secret, masthead, model, mode, strategies, *settings.components], **QUIET)
+        pulse.tick(beat, None, [model, pulse], **QUIET)
         app.unload(left)
     app.queue(api_open=False, max_size=128, default_concurrency_limit=8)
     return cast(gr.Blocks, app)
+
+
+def _build_switch(loader: ModelLoader, switch: Callable[[ModelConfig], Opener], pulse: gr.Timer) -> None:
+    """Another model, chosen on the page. The one at work stays until the new one is there."""
+    from marco.engines.models import catalogue
+
+    with gr.Accordion(LABELS("model_title"), open=False, elem_id="model-settings"), gr.Row():
+        name = gr.Dropdown(
+            [card.name for card in catalogue()],
+            value=None,
+            label=LABELS("model_label"),
+            info=LABELS("model_switch_info"),
+            allow_custom_value=True,
+            elem_id="model-name",
+            scale=4,
+        )
+        use = gr.Button(LABELS("model_switch"), elem_id="model-use", scale=1, min_width=160)
+
+    def change(name: str | None) -> Any:
+        if name and name.strip():
+            loader.switch(switch(ModelConfig(model=name.strip())))
+        return gr.update(active=True)
+
+    use.click(change, name, pulse, **QUIET)
 
 
 def _masthead(request: gr.Request | None) -> Element:

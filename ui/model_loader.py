@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from marco.engines.base import Engine
@@ -55,6 +56,8 @@ class ModelLoader:
         self._settled = threading.Event()
         self._closed = False
         self._generation = 0
+        self._users: dict[int, int] = {}
+        self._retired: dict[int, Engine] = {}
 
     @property
     def state(self) -> ModelState:
@@ -85,13 +88,34 @@ class ModelLoader:
             self._settled.wait(seconds)
         return self._engine
 
+    @contextmanager
+    def using(self, engine: Engine) -> Iterator[None]:
+        """While this lasts `engine` stays open, whatever model is switched to."""
+        key = id(engine)
+        with self._lock:
+            self._users[key] = self._users.get(key, 0) + 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users[key] -= 1
+                last = not self._users[key]
+                if last:
+                    del self._users[key]
+                retired = self._retired.pop(key, None) if last else None
+            if retired is not None:
+                retired.close()
+
     def close(self) -> None:
         """Free the model. A model that is still being opened is closed as soon as it is there."""
         with self._lock:
             self._closed = True
-            engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.close()
+            engines = [self._engine, *self._retired.values()]
+            self._engine = None
+            self._retired.clear()
+        for engine in engines:
+            if engine is not None:
+                engine.close()
 
     def _open(self, opener: Opener, generation: int) -> None:
         def progress(done: int, total: int, message: str) -> None:
@@ -112,10 +136,17 @@ class ModelLoader:
         with self._lock:
             stale = self._closed or generation != self._generation
             old = None if stale else self._engine
+            if old is not None and self._users.get(id(old)):
+                # Searches under way end on the model that they began with.
+                self._retired[id(old)] = old
+                old = None
             if not stale:
                 self._engine = engine
                 info = engine.info
-                self._state = ModelState("ready", model=info.model, engine=info.engine, device=info.device)
+                note = str(info.details.get("note") or "")
+                self._state = ModelState(
+                    "ready", message=note, model=info.model, engine=info.engine, device=info.device
+                )
                 self._settled.set()
         if stale:
             engine.close()

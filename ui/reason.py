@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from marco.errors import MarcoError
+from marco.engines.base import Engine
+from marco.events import Event
+from marco.solver import Solver
+from ui import render
+from ui.markup import el, markdown
 from ui.model_loader import ModelLoader
-from ui.search_pane import SearchPane, Sent
-from ui.session import Activities, Activity, watch
+from ui.search_pane import SearchPane
+from ui.session import Activities, Activity, Turn
 from ui.settings import Settings, to_options
 from ui.texts import LABELS, speaker
-from ui.waiting import wait_for_model, wait_message
 
 TAB = "reason"
 
@@ -26,9 +29,12 @@ EXAMPLES = [
     "Solve $x^2 - 5x + 6 = 0$ and give the larger root.",
 ]
 
+Folder = Callable[[gr.Request, "str | None"], "Path | None"]
+"""The folder for a visitor's runs, by request and the secret that their browser keeps."""
 
-def build(loader: ModelLoader, activities: Activities, runs: Path | None) -> Settings:
-    """Build the tab where it stands. `runs` is the folder for run files, None for none."""
+
+def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: Any) -> tuple[Settings, SearchPane]:
+    """Build the tab where it stands."""
     with gr.Row(elem_classes="ask"):
         question = gr.Textbox(
             label=LABELS("question"),
@@ -43,7 +49,15 @@ def build(loader: ModelLoader, activities: Activities, runs: Path | None) -> Set
             run = gr.Button(LABELS("run"), variant="primary", elem_id="reason-run")
             stop = gr.Button(LABELS("stop"), variant="stop", interactive=False, elem_id="reason-stop")
     settings = Settings(TAB)
-    pane = SearchPane(TAB, activities, answer_id="reason-answer", thoughts_id="reason-thoughts")
+    pane = SearchPane(TAB, activities, loader, run=run, stop=stop)
+    with pane.results, gr.Row(elem_classes="ask"):
+        follow_up = gr.Textbox(
+            label=LABELS("follow_up"),
+            placeholder=LABELS("follow_up_placeholder"),
+            lines=1,
+            max_lines=10,
+            elem_id="reason-follow-up",
+        )
     gr.Examples(
         [[text] for text in EXAMPLES],
         [question],
@@ -52,55 +66,49 @@ def build(loader: ModelLoader, activities: Activities, runs: Path | None) -> Set
         api_visibility="private",
     )
 
-    def ask(request: gr.Request, question: str, *values: Any) -> Iterator[dict[Any, Any]]:
-        session = str(request.session_hash)
-        activity = activities.begin(session, TAB)
-        sent = Sent()
-        yield {run: gr.update(interactive=False), stop: gr.update(interactive=True), **pane.cleared()}
-        for _ in search(activity, question, values, request):
-            if activities.get(session, TAB) is not activity:
-                return
-            message = "" if activity.solver else wait_message(loader, request)
-            if updates := pane.show(activity, request, sent, message=message):
-                yield updates
-        yield {run: gr.update(interactive=True), stop: gr.update(interactive=False)}
+    def play(
+        request: gr.Request, secret: str | None, question: str, values: tuple[Any, ...], earlier: list[Turn]
+    ) -> Iterator[dict[Any, Any]]:
+        runs = folder(request, secret)
+        *chosen, language, system = values
 
-    def search(activity: Activity, question: str, values: tuple[Any, ...], request: gr.Request) -> Iterator[Any]:
-        from marco.solver import Solver
+        def make(activity: Activity, engine: Engine) -> Callable[[], Iterable[Event]]:
+            solver = Solver(engine, to_options(chosen), runs=runs, language=language or None, system=system or None)
+            activity.steer = solver.steer
+            history = [
+                {"role": role, "content": content}
+                for turn in earlier
+                for role, content in (("user", turn.question), ("assistant", turn.answer))
+            ]
+            return lambda: solver.stream(question, stop=activity.stop, history=history)
 
-        t = speaker(request)
-        try:
-            options = to_options(values)
-            for _ in wait_for_model(loader, activity):
-                yield
-            engine = loader.engine
-            if engine is None or activity.stop.is_set():
-                activity.running = False
-                yield
-                return
-            activity.solver = Solver(engine, options, runs=runs)
-        except MarcoError as error:
-            activity.view.error = str(error)
-            activity.running = False
-            yield
-            return
-        events = activity.solver.stream
-        yield from watch(activity, lambda: events(question, stop=activity.stop), surprise=t("surprise"))
+        return pane.play(request, make, earlier=earlier, runs=runs)
 
-    started: dict[str, Any] = {
-        "fn": ask,
-        "inputs": [question, *settings.components],
-        "outputs": [run, stop, *pane.outputs],
-        "show_progress": "minimal",
-        "show_progress_on": [pane.status],
-        "api_visibility": "private",
-        "trigger_mode": "multiple",
-    }
-    run.click(**started)
-    question.submit(**started)
+    def ask(request: gr.Request, secret: str | None, question: str, *values: Any) -> Iterator[dict[Any, Any]]:
+        yield from play(request, secret, question, values, [])
 
-    def end(request: gr.Request) -> None:
-        activities.stop(str(request.session_hash), TAB)
+    def follow(request: gr.Request, secret: str | None, question: str, *values: Any) -> Iterator[dict[Any, Any]]:
+        yield {follow_up: ""}
+        before = activities.get(str(request.session_hash), TAB)
+        earlier = [*before.earlier, turn_of(before, speaker(request))] if before and before.view.started else []
+        yield from play(request, secret, question, values, earlier)
 
-    stop.click(end, None, None, queue=False, show_progress="hidden", api_visibility="private")
-    return settings
+    inputs = [secret, question, *settings.components]
+    run.click(ask, inputs, pane.outputs, **pane.streaming())
+    question.submit(ask, inputs, pane.outputs, **pane.streaming())
+    follow_up.submit(follow, [secret, follow_up, *settings.components], [follow_up, *pane.outputs], **pane.streaming())
+    return settings, pane
+
+
+def turn_of(activity: Activity, t: Callable[..., str]) -> Turn:
+    """A finished search as a turn of the conversation: its thoughts fold into one line."""
+    view = activity.view
+    assert view.started is not None
+    thoughts = [turn for turn in render.conversation(view, t)[2] if turn[0] == "details"]
+    answer = render.output_text(view)
+    elements = (
+        el("div", markdown(view.started.question), class_="turn question"),
+        el("details", el("summary", t("earlier_thoughts", n=len(thoughts))), *thoughts, class_="thoughts"),
+        el("div", markdown(answer), class_="turn reply"),
+    )
+    return Turn(view.started.question, answer, elements)

@@ -19,6 +19,7 @@ from typing import Any
 
 from marco.answer import split_output
 from marco.events import (
+    TRANSIENT,
     AnswerChosen,
     Event,
     Partial,
@@ -88,6 +89,8 @@ class View:
     """By the rollout that followed the reflection."""
     milestones: list[Milestone] = field(default_factory=list)
     steps: list[Steered] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    """All but the transient ones, earlier parts of a text in several parts included."""
     warnings: list[str] = field(default_factory=list)
     failures: int = 0
     error: str = ""
@@ -99,8 +102,12 @@ class View:
     _confidences: dict[tuple[int, int, int], tuple[float | None, ...]] = field(default_factory=dict)
 
     def apply(self, event: Event, now: float = 0.0) -> None:
-        """Fold one event in; `now` is a clock in seconds."""
+        """Fold one event in; `now` is a clock in seconds. A second start (the next part of a text) begins a new tree."""
         self.latest = now
+        if not isinstance(event, TRANSIENT):
+            self.events.append(event)
+        if isinstance(event, SearchStarted) and self.started is not None:
+            self._turn_over()
         self.tree.apply(event)
         match event:
             case SearchStarted():
@@ -108,6 +115,7 @@ class View:
                 self.budget = dict(event.options.get("budget", {}))
             case WorkIssued():
                 self.ended = None
+                self.error = ""
                 self.began = now if self.began is None else self.began
                 if event.work not in self.tree.rollouts:
                     self.writing[event.work] = Writing(event.node)
@@ -139,6 +147,15 @@ class View:
                 self.writing.clear()
             case _:
                 pass
+
+    def _turn_over(self) -> None:
+        self.tree = Tree()
+        self.ended = self.answer = self.began = None
+        self.failures = 0
+        self.writing.clear()
+        self.judged.clear()
+        self.milestones.clear()
+        self._confidences.clear()
 
     @property
     def seconds(self) -> float:
@@ -706,6 +723,7 @@ def node_details(view: View, node: str | None, t: Translate, *, steering: bool =
         el("dl", *(el("div", el("dt", t(f"figure_{key}")), el("dd", text)) for key, text in figures), class_="figures"),
         _node_text(view, item, confidences, t, steering and not item.waiting),
         _steering(item, t) if steering and not item.waiting else None,
+        el("button", t("copy"), type="button", class_="quiet", data_act="copy", data_of=".node-text"),
         el(
             "details",
             el("summary", t("path_title")),
@@ -731,10 +749,15 @@ def _node_text(view: View, item: Seen, confidences: Sequence[float | None], t: T
         probability = alternatives(made, at)
         confidence = confidences[at - item.start]
         tokens.append([made.text[first:last], None if confidence is None else round(confidence, 3), probability])
-    attributes: dict[str, Any] = {"class_": "node-text tokens", "tokens": tokens, "aria_label": t("tokens_label")}
-    if fork:
-        attributes["data_fork"] = "1"
-    return el("div", **attributes)
+    return el(
+        "div",
+        class_="node-text tokens",
+        tokens=tokens,
+        aria_label=t("tokens_label"),
+        data_confidence=t("confidence_word"),
+        data_fork="1" if fork else None,
+        data_fork_hint=t("fork_hint"),
+    )
 
 
 def alternatives(made: RolloutFinished, at: int) -> list[list[Any]]:

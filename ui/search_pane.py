@@ -1,25 +1,43 @@
-"""What a running search looks like, whatever was asked: status, answer, tree, node, thoughts.
+"""What a search looks like and how a person takes part in it, whatever was asked.
 
-`SearchPane` builds the components and turns a `View` into their updates; the tabs decide what to run.
+`SearchPane` builds the components (status, answer, tree, node, charts, thoughts) and turns a `View` into their
+updates; the tabs decide what to run, and hand it to `play`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from ui import render
-from ui.markup import Element
+from marco.engines.base import Engine
+from marco.errors import MarcoError
+from marco.events import Event, SearchStarted
+from marco.session import Intervention, Task
+from marco.solver import Solver
+from ui import charts, render
+from ui.markup import Element, el
+from ui.model_loader import ModelLoader
 from ui.panel import panel
-from ui.session import Activities, Activity
-from ui.texts import LABELS, language_of, texts, tree_words
+from ui.session import Activities, Activity, watch
+from ui.texts import LABELS, language_of, speaker, texts, tree_words
 from ui.tree_view import tree_view
+from ui.waiting import wait_for_model, wait_message
 
 THOUGHTS_EVERY = 0.6
 """Seconds between updates of the thoughts: they are the most to draw, and are read, not watched."""
+
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
+Answer = Callable[[render.View, Callable[..., str]], Element]
+Make = Callable[[Activity, Engine], Callable[[], Iterable[Event]]]
+"""Prepares a search for an activity; what it returns is run in a thread. May raise `MarcoError`."""
+
+RESUMED_ROLLOUTS = 1
+"""Rollouts that an intervention on a finished search is given, on top of what it had."""
 
 
 class Sent:
@@ -30,7 +48,7 @@ class Sent:
         self.thoughts_at = 0.0
 
     def changed(self, name: str, value: Any) -> bool:
-        if self._values.get(name) == value:
+        if name in self._values and self._values[name] == value:
             return False
         self._values[name] = value
         return True
@@ -40,41 +58,171 @@ class SearchPane:
     """The components of a search, `tab` being the first part of their element ids."""
 
     def __init__(
-        self, tab: str, activities: Activities, *, answer_id: str, thoughts_id: str, words: str = "answer"
+        self,
+        tab: str,
+        activities: Activities,
+        loader: ModelLoader | None = None,
+        *,
+        run: gr.Button | None = None,
+        stop: gr.Button | None = None,
+        answer_id: str | None = None,
+        thoughts_id: str | None = None,
+        answer: Answer = render.answer,
+        task_of: Callable[[SearchStarted], Task] | None = None,
     ) -> None:
+        """Without a `loader` the search can be looked at and not taken part in."""
         self.tab = tab
         self.activities = activities
-        self.words = words
+        self.loader = loader
+        self.run, self.stop = run, stop
+        self._editor: list[Any] = []
+        self.more: gr.Button | None = None
+        self._answer = answer
+        self._task_of = task_of
         self.status = panel(elem_id=f"{tab}-status", elem_classes="status-box")
         with gr.Column(visible=False, elem_id=f"{tab}-results", elem_classes="results") as self.results:
             with gr.Column(elem_classes="card answer-card"):
-                self.answer = panel(elem_id=answer_id)
+                self.answer = panel(elem_id=answer_id or f"{tab}-answer")
             gr.Markdown(LABELS("tree_title"), elem_classes="section-title")
             with gr.Row(elem_classes="workbench", equal_height=False):
                 with gr.Column(scale=5, min_width=320):
                     self.tree = tree_view(elem_id=f"{tab}-tree")
                 with gr.Column(scale=3, min_width=300, elem_classes="card node-card"):
                     self.node = panel(elem_id=f"{tab}-node")
+                    if loader is not None:
+                        self._build_editor()
+            if loader is not None:
+                self._build_more()
+            with gr.Accordion(LABELS("charts_title"), open=False, elem_id=f"{tab}-charts") as fold, gr.Row():
+                self.charts = [gr.Plot(show_label=False, elem_id=f"{tab}-chart-{name}") for name in charts.NAMES]
             gr.Markdown(LABELS("thoughts_title"), elem_classes="section-title")
-            self.thoughts = panel(elem_id=thoughts_id)
-        self.outputs: list[Any] = [self.status, self.results, self.answer, self.tree, self.node, self.thoughts]
-        self.tree.node_select(self._select, None, [self.node], **_QUIET)
-        self.tree.node_unfold(self._unfold, None, [self.tree], **_QUIET)
+            self.thoughts = panel(elem_id=thoughts_id or f"{tab}-thoughts")
+        shown: list[Any] = [self.status, self.results, self.answer, self.tree, self.node, self.thoughts]
+        buttons = [button for button in (run, stop, self.more) if button is not None]
+        self.outputs: list[Any] = [*shown, *self.charts, *buttons, *self._editor]
+        self.tree.node_select(self._select, None, [self.node, *self._editor[:1], self.charts[0]], **QUIET)
+        self.tree.node_unfold(self._unfold, None, [self.tree], **QUIET)
+        fold.expand(self._draw_charts, None, self.charts, **QUIET)
+        if loader is not None:
+            self._wire()
+
+    # -- taking part: components -------------------------------------------------------------------------------
+
+    def _build_editor(self) -> None:
+        with gr.Column(visible=False, elem_id=f"{self.tab}-editor") as group:
+            text = gr.Textbox(label=LABELS("edit_label"), lines=4, max_lines=14, elem_id=f"{self.tab}-edit")
+            with gr.Row():
+                self._go = gr.Button(LABELS("edit_go"), variant="primary", size="sm", elem_id=f"{self.tab}-edit-go")
+                self._cancel = gr.Button(LABELS("edit_cancel"), size="sm")
+        self._editor = [group, text]
+
+    def _build_more(self) -> None:
+        with gr.Row(elem_classes="more"):
+            self._amount = gr.Slider(1, 32, value=4, step=1, label=LABELS("more_label"), elem_id=f"{self.tab}-amount")
+            self.more = gr.Button(LABELS("more"), elem_id=f"{self.tab}-more", min_width=150, scale=0)
+
+    def _wire(self) -> None:
+        assert self.stop is not None and self.more is not None
+        streaming = self.streaming()
+        self.node.act(self._act, None, self.outputs, **streaming)
+        self._go.click(self._edit, self._editor[1], self.outputs, **streaming)
+        self._cancel.click(lambda: gr.update(visible=False), None, self._editor[0], **QUIET)
+        self.more.click(self._give_more, self._amount, self.outputs, **streaming)
+
+        def end(request: gr.Request) -> None:
+            self.activities.stop(str(request.session_hash), self.tab)
+
+        self.stop.click(end, None, None, **QUIET)
+
+    def streaming(self) -> dict[str, Any]:
+        """Arguments of an event that runs a search: its place in the queue shows in the status."""
+        return {
+            "show_progress": "minimal",
+            "show_progress_on": [self.status],
+            "api_visibility": "private",
+            "trigger_mode": "multiple",
+        }
+
+    # -- running -------------------------------------------------------------------------------------------------
+
+    def play(
+        self, request: gr.Request, make: Make, *, earlier: Sequence[Any] = (), runs: Path | None = None
+    ) -> Iterator[dict[Any, Any]]:
+        """Run a new search on this tab, yielding updates until it is over."""
+        activity = self.activities.begin(str(request.session_hash), self.tab)
+        activity.earlier = list(earlier)
+        activity.runs = runs
+        yield {**self.cleared(), **self._busy(True)}
+        yield from self._run(activity, request, make)
+
+    def go_on(
+        self, request: gr.Request, before: Activity, *, more: int = 0, interventions: Sequence[Intervention] = ()
+    ) -> Iterator[dict[Any, Any]]:
+        """Resume a finished search with more rollouts, or with a person's interventions."""
+        run = before.run
+        if run is None:
+            return
+        limits = more_of(before.view, more)
+        activity = self.activities.begin(str(request.session_hash), self.tab)
+        activity.earlier, activity.runs, activity.run = before.earlier, before.runs, run
+        activity.selected, activity.unfolded = before.selected, before.unfolded
+
+        def make(activity: Activity, engine: Engine) -> Callable[[], Iterable[Event]]:
+            solver = Solver(engine, runs=activity.runs)
+            activity.steer = solver.steer
+            task_of = self._task_of
+            return lambda: solver.resume(
+                run, **limits, interventions=interventions, task_of=task_of, stop=activity.stop
+            )
+
+        yield self._busy(True)
+        yield from self._run(activity, request, make)
+
+    def _run(self, activity: Activity, request: gr.Request, make: Make) -> Iterator[dict[Any, Any]]:
+        sent = Sent()
+        for _ in self._advance(activity, request, make):
+            if self.activities.get(str(request.session_hash), self.tab) is not activity:
+                return
+            message = "" if activity.view.started or self.loader is None else wait_message(self.loader, request)
+            if updates := self.show(activity, request, sent, message=message):
+                yield updates
+        yield self._busy(False)
+
+    def _advance(self, activity: Activity, request: gr.Request, make: Make) -> Iterator[Any]:
+        """Get the model, prepare the search and follow it. One item whenever the page may be told."""
+        assert self.loader is not None
+        view = activity.view
+        for _ in wait_for_model(self.loader, activity):
+            yield
+        engine = self.loader.engine
+        events = None
+        if engine is not None and not activity.stop.is_set():
+            try:
+                events = make(activity, engine)
+            except MarcoError as error:
+                view.error = str(error)
+        if engine is None or events is None:
+            activity.running = False
+            yield
+            return
+        with self.loader.using(engine):
+            for _ in watch(activity, events, surprise=speaker(request)("surprise")):
+                if activity.run is None and view.started is not None and activity.runs is not None:
+                    activity.run = activity.runs / f"{view.started.search}.jsonl"
+                yield
+
+    def _busy(self, busy: bool) -> dict[Any, Any]:
+        updates: dict[Any, Any] = {self.stop: gr.update(interactive=busy)}
+        if self.run is not None:
+            updates[self.run] = gr.update(interactive=not busy)
+        return updates
 
     # -- a view to updates -----------------------------------------------------------------------------------
 
-    def show(
-        self,
-        activity: Activity,
-        request: gr.Request,
-        sent: Sent,
-        *,
-        message: str = "",
-        earlier: Sequence[Element] = (),
-    ) -> dict[Any, Any]:
+    def show(self, activity: Activity, request: gr.Request, sent: Sent, *, message: str = "") -> dict[Any, Any]:
         """Updates for what changed since `sent`."""
         view = activity.view
-        t = self._words(request)
+        t = texts(language_of(request))
         updates: dict[Any, Any] = {}
 
         def put(name: str, component: Any, value: Any) -> None:
@@ -86,30 +234,25 @@ class SearchPane:
             return updates
         if sent.changed("visible", True):
             updates[self.results] = gr.update(visible=True)
-        put("answer", self.answer, render.answer(view, t))
+        put("answer", self.answer, self._answer(view, t))
         put("tree", self.tree, self._payload(activity, request))
         put("node", self.node, self._details(activity, request))
         now = time.monotonic()
         if now - sent.thoughts_at >= THOUGHTS_EVERY or not activity.running:
             sent.thoughts_at = now
+            earlier = [el("div", *turn.elements, class_="earlier") for turn in activity.earlier]
             put("thoughts", self.thoughts, render.conversation(view, t, earlier=earlier))
+        if not activity.running and activity.charts_open and sent.changed("charts", len(view.tree.rollouts)):
+            updates.update(zip(self.charts, charts.figures(view, activity.selected, t), strict=True))
         return updates
 
     def cleared(self) -> dict[Any, Any]:
         """Updates for a new search: nothing of the one before stays."""
-        return {self.answer: None, self.tree: None, self.node: None, self.thoughts: None}
-
-    def _words(self, request: gr.Request | None) -> Callable[..., str]:
-        t = texts(language_of(request))
-        if self.words == "answer":
-            return t
-        swaps = {
-            "answer_so_far": "translation_so_far",
-            "answer_final": "translation",
-            "answer_pending": "translation_pending",
-            "answer_none": "translation_none",
-        }
-        return lambda key, **values: t(swaps.get(key, key), **values)
+        cleared: dict[Any, Any] = {self.answer: None, self.tree: None, self.node: None, self.thoughts: None}
+        cleared.update(dict.fromkeys(self.charts))
+        if self._editor:
+            cleared[self._editor[0]] = gr.update(visible=False)
+        return cleared
 
     def _payload(self, activity: Activity, request: gr.Request) -> dict[str, Any]:
         return render.tree_payload(
@@ -120,24 +263,102 @@ class SearchPane:
         )
 
     def _details(self, activity: Activity, request: gr.Request) -> Element:
-        return render.node_details(activity.view, activity.selected, self._words(request))
+        steering = self.loader is not None and (activity.running or activity.run is not None)
+        return render.node_details(activity.view, activity.selected, texts(language_of(request)), steering=steering)
 
     # -- a person at the tree ----------------------------------------------------------------------------------
 
+    def _current(self, request: gr.Request) -> Activity | None:
+        return self.activities.get(str(request.session_hash), self.tab)
+
     def _select(self, event: gr.EventData, request: gr.Request) -> Any:
-        activity = self.activities.get(str(request.session_hash), self.tab)
+        activity = self._current(request)
         if activity is None:
-            return gr.skip()
+            return {}
         activity.selected = str(event.node_id)
-        return self._details(activity, request)
+        updates: dict[Any, Any] = {self.node: self._details(activity, request)}
+        if self._editor:
+            updates[self._editor[0]] = gr.update(visible=False)
+        if activity.charts_open:
+            t = texts(language_of(request))
+            updates[self.charts[0]] = charts.path_figure(activity.view, activity.selected, t)
+        return updates
 
     def _unfold(self, event: gr.EventData, request: gr.Request) -> Any:
-        activity = self.activities.get(str(request.session_hash), self.tab)
+        activity = self._current(request)
         if activity is None:
             return gr.skip()
         activity.unfolded.add(str(event.node_id))
         activity.fresh = True
         return self._payload(activity, request)
 
+    def _draw_charts(self, request: gr.Request) -> Any:
+        activity = self._current(request)
+        if activity is None or activity.view.started is None:
+            return [gr.skip()] * len(self.charts)
+        activity.charts_open = True
+        return charts.figures(activity.view, activity.selected, texts(language_of(request)))
 
-_QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    # -- taking part ---------------------------------------------------------------------------------------------
+
+    def _act(self, event: gr.EventData, request: gr.Request) -> Iterator[dict[Any, Any]]:
+        activity = self._current(request)
+        node = event.node
+        if activity is None or node not in activity.view.tree:
+            return
+        action = str(event.action)
+        if action == "edit":
+            text = activity.view.tree[node].text
+            yield {self._editor[0]: gr.update(visible=True), self._editor[1]: text}
+            return
+        data = {"index": int(event.index), "token": int(event.token)} if action == "fork" else {}
+        yield from self._intervene(activity, request, action, str(node), data)
+
+    def _edit(self, text: str, request: gr.Request) -> Iterator[dict[Any, Any]]:
+        activity = self._current(request)
+        if activity is None or activity.selected is None:
+            return
+        yield {self._editor[0]: gr.update(visible=False)}
+        yield from self._intervene(activity, request, "edit", activity.selected, {"text": text})
+
+    def _intervene(
+        self, activity: Activity, request: gr.Request, action: str, node: str, data: Mapping[str, Any]
+    ) -> Iterator[dict[Any, Any]]:
+        """Steer a search under way; go on with a finished one from there."""
+        if activity.running:
+            try:
+                activity.steer(action, node, **data)
+                return
+            except MarcoError:
+                pass  # it ended just now: go on with it
+        # What only changes where to search needs no rollout of its own.
+        more = 0 if action in ("prune", "restore", "pin", "unpin") else RESUMED_ROLLOUTS
+        yield from self.go_on(request, activity, more=more, interventions=[(action, node, data)])
+
+    def _give_more(self, amount: float, request: gr.Request) -> Iterator[dict[Any, Any]]:
+        activity = self._current(request)
+        if activity is None or activity.view.started is None:
+            return
+        if activity.running:
+            try:
+                activity.steer("budget", None, **more_of(activity.view, int(amount)))
+                return
+            except MarcoError:
+                pass
+        yield from self.go_on(request, activity, more=int(amount))
+
+
+def more_of(view: render.View, rollouts: int) -> dict[str, Any]:
+    """The limits in all that leave room for so many rollouts more."""
+    limits = {name: view.budget.get(name) for name in ("rollouts", "tokens", "seconds")}
+    if not rollouts:
+        return limits
+    made = max(1, len(view.tree.rollouts))
+    # A search that ended early has rollouts left: they are not taken away.
+    if limits["rollouts"] is not None:
+        limits["rollouts"] = max(limits["rollouts"], view.finished + len(view.writing)) + rollouts
+    if limits["tokens"] is not None:
+        limits["tokens"] = max(limits["tokens"], view.generated) + rollouts * (view.tree.generated // made + 1)
+    if limits["seconds"] is not None:
+        limits["seconds"] = max(limits["seconds"], view.seconds) + rollouts * (view.seconds / made + 1)
+    return limits

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from marco.errors import MarcoError
@@ -35,14 +36,31 @@ BEAT = 1.0
 """Seconds after which the clock on the page moves on, whatever the model does."""
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A question of the conversation so far, and its answer."""
+
+    question: str
+    answer: str
+    elements: tuple[Any, ...]
+    """How the page shows it."""
+
+
 @dataclass(slots=True)
 class Activity:
     """What one tab of one browser session is at."""
 
     stop: threading.Event = field(default_factory=threading.Event)
     view: View = field(default_factory=View)
-    solver: Any = None
-    """The solver at work, once there is one; steered through `solver.steer`."""
+    steer: Callable[..., None] = lambda *_, **__: None
+    """`Solver.steer` of the search under way."""
+    run: Path | None = None
+    """Its run file, once there is one."""
+    runs: Path | None = None
+    """The folder for it."""
+    earlier: list[Turn] = field(default_factory=list)
+    """What was said before, oldest first."""
+    charts_open: bool = False
     selected: str | None = None
     unfolded: set[str] = field(default_factory=set)
     running: bool = False

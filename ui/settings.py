@@ -16,7 +16,7 @@ NAMES = (
     "preset", "strategy", "rollouts", "action", "reflection", "select",
     "branching", "temperature", "top_p", "max_tokens", "max_seconds", "tokens", "seed",
 )  # fmt: skip
-"""In the order of `Settings.components`; all but the first are options by that name."""
+"""In the order of `Settings.components`, the first ones of which they are; all but the preset are options."""
 
 _UNLIMITED = ("max_seconds", "tokens")
 """Zero stands for no limit."""
@@ -107,16 +107,22 @@ class Settings:
                     max_tokens = slide("max_tokens", 16, 8192, 16)
                     seconds = slide("max_seconds", 0, 3600, 5, "no_limit")
                 with gr.Row():
+                    language = gr.Textbox(
+                        label=LABELS("language"), info=LABELS("language_info"), elem_id=f"{tab}-language"
+                    )
+                    system = gr.Textbox(label=LABELS("system"), info=LABELS("system_info"), elem_id=f"{tab}-system")
+                with gr.Row():
                     tokens = slide("tokens", 0, 100_000, 100, "no_limit")
                     seed = gr.Number(start["seed"], label=LABELS("seed"), precision=0, minimum=0, elem_id=f"{tab}-seed")
         self.components: list[Any] = [
             preset, strategy, rollouts, action, reflection, select,
             branching, temperature, top_p, max_tokens, seconds, tokens, seed,
         ]  # fmt: skip
+        self.components += [language, system]
         preset.input(
             lambda name: [of_preset(name)[field] for field in NAMES[1:]],
             preset,
-            self.components[1:],
+            self.components[1 : len(NAMES)],
             queue=False,
             show_progress="hidden",
             api_visibility="private",
@@ -124,6 +130,7 @@ class Settings:
 
     def translated(self, language: str) -> list[Any]:
         """Updates of `components` with the names of their choices in a language."""
-        return [
+        updates = [
             gr.update(choices=choices(name, GROUPS[name], language)) if name in GROUPS else gr.skip() for name in NAMES
         ]
+        return updates + [gr.skip()] * (len(self.components) - len(NAMES))

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import gradio as gr
 
-from marco.config import check_question
-from marco.errors import MarcoError
+from marco.engines.base import Engine
+from marco.events import Event
+from marco.translation import LANGUAGES, MODES, Translation, language, reading, task_of, translate_stream
+from ui import render
+from ui.markup import Element, el
 from ui.model_loader import ModelLoader
-from ui.search_pane import SearchPane, Sent
-from ui.session import Activities, Activity, watch
-from ui.texts import LABELS, speaker
-from ui.waiting import wait_for_model, wait_message
+from ui.reason import Folder
+from ui.render import View
+from ui.search_pane import SearchPane
+from ui.session import Activities, Activity
+from ui.settings import choices
+from ui.texts import LABELS
 
 TAB = "translate"
-
-LANGUAGES = (
-    "English", "Chinese", "Japanese", "Korean", "Spanish", "French", "German", "Hindi", "Arabic", "Portuguese",
-    "Russian", "Italian", "Indonesian", "Vietnamese", "Thai", "Turkish", "Dutch", "Polish", "Swahili", "Bengali",
-)  # fmt: skip
 
 EXAMPLES = [
     ["这个鞋拥有踩屎感", "English"],
@@ -31,8 +30,8 @@ EXAMPLES = [
 ]
 
 
-def build(loader: ModelLoader, activities: Activities, runs: Path | None) -> None:
-    """Build the tab where it stands. `runs` is the folder for run files, None for none."""
+def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: Any) -> gr.Radio:
+    """Build the tab where it stands; returns the choice of mode, whose names need translating."""
     with gr.Row(elem_classes="ask"):
         text = gr.Textbox(
             label=LABELS("sentence"),
@@ -44,66 +43,129 @@ def build(loader: ModelLoader, activities: Activities, runs: Path | None) -> Non
         )
         with gr.Column(scale=2, min_width=190):
             to = gr.Dropdown(
-                list(LANGUAGES), value="English", label=LABELS("to"), allow_custom_value=True, elem_id="translate-to"
+                [
+                    (item.name if item.name == item.own else f"{item.name} · {item.own}", item.name)
+                    for item in LANGUAGES
+                ],
+                value="English",
+                label=LABELS("to"),
+                allow_custom_value=True,
+                elem_id="translate-to",
             )
         with gr.Column(scale=1, min_width=150, elem_classes="ask-buttons"):
             run = gr.Button(LABELS("translate"), variant="primary", elem_id="translate-run")
             stop = gr.Button(LABELS("stop"), variant="stop", interactive=False, elem_id="translate-stop")
+    with gr.Accordion(LABELS("settings"), open=False, elem_id="translate-settings", elem_classes="settings"), gr.Row():
+        mode = gr.Radio(choices("mode", MODES), value="careful", label=LABELS("mode"), elem_id="translate-mode")
+        source = gr.Textbox(label=LABELS("source"), info=LABELS("source_info"), elem_id="translate-from")
+        glossary = gr.Textbox(
+            label=LABELS("glossary"), info=LABELS("glossary_info"), lines=2, elem_id="translate-glossary"
+        )
     pane = SearchPane(
-        TAB, activities, answer_id="translate-result", thoughts_id="translate-thought", words="translation"
+        TAB,
+        activities,
+        loader,
+        run=run,
+        stop=stop,
+        answer_id="translate-result",
+        thoughts_id="translate-thought",
+        answer=translation_card,
+        task_of=task_of,
     )
     gr.Examples(EXAMPLES, [text, to], label=LABELS("examples"), elem_id="translate-examples", api_visibility="private")
 
-    def translate(text: str, to: str, request: gr.Request) -> Iterator[dict[Any, Any]]:
-        session = str(request.session_hash)
-        activity = activities.begin(session, TAB)
-        sent = Sent()
-        yield {run: gr.update(interactive=False), stop: gr.update(interactive=True), **pane.cleared()}
-        for _ in search(activity, text, to, request):
-            if activities.get(session, TAB) is not activity:
-                return
-            message = "" if activity.view.started else wait_message(loader, request)
-            if updates := pane.show(activity, request, sent, message=message):
-                yield updates
-        yield {run: gr.update(interactive=True), stop: gr.update(interactive=False)}
+    def translate(
+        request: gr.Request, secret: str | None, text: str, to: str, mode: str, source: str, glossary: str
+    ) -> Iterator[dict[Any, Any]]:
+        runs = folder(request, secret)
 
-    def search(activity: Activity, text: str, to: str, request: gr.Request) -> Iterator[Any]:
-        from marco.translation import translate_stream
+        def make(activity: Activity, engine: Engine) -> Callable[[], Iterable[Event]]:
+            events = translate_stream(
+                engine,
+                text,
+                to,
+                source=source.strip() or None,
+                mode=mode,
+                glossary=glossary_of(glossary),
+                stop=activity.stop,
+                runs=runs,
+            )
+            return lambda: events
 
-        try:
-            sentence = check_question(text, field="sentence")
-            language = check_question(to, field="target language", limit=60)
-        except MarcoError as error:
-            activity.view.error = str(error)
-            activity.running = False
-            yield
-            return
-        for _ in wait_for_model(loader, activity):
-            yield
-        engine = loader.engine
-        if engine is None or activity.stop.is_set():
-            activity.running = False
-            yield
-            return
-        yield from watch(
-            activity,
-            lambda: translate_stream(engine, sentence, language, stop=activity.stop, runs=runs),
-            surprise=speaker(request)("surprise"),
+        yield from pane.play(request, make, runs=runs)
+
+    inputs = [secret, text, to, mode, source, glossary]
+    run.click(translate, inputs, pane.outputs, **pane.streaming())
+    text.submit(translate, inputs, pane.outputs, **pane.streaming())
+    return mode
+
+
+def glossary_of(lines: str) -> dict[str, str] | None:
+    """`word = translation`, a line each; other lines are left out."""
+    pairs = (line.split("=", 1) for line in lines.splitlines() if "=" in line)
+    found = {word.strip(): meaning.strip() for word, meaning in pairs if word.strip() and meaning.strip()}
+    return found or None
+
+
+def translation_card(view: View, t: Callable[..., str]) -> Element:
+    """The translation, how its expressions were read, other ways to say it, and what to doubt."""
+    read = reading(view.events)
+    if not read.translation:
+        over = view.ended is not None or bool(view.error)
+        key = "translation_none" if over else "translation_pending"
+        return el("div", el("p", t(key), class_="muted"), class_="answer is-empty", aria_live="polite")
+    meters = []
+    if read.agreement is not None:
+        meters.append(render.meter(t("agreement"), read.agreement, t("agreement_hint")))
+    if view.answer is not None and view.answer.mean_token_confidence is not None:
+        confidence = view.answer.mean_token_confidence
+        meters.append(render.meter(t("token_confidence"), confidence, t("token_confidence_hint")))
+    source = language(read.source_language).own if read.source_language else "?"
+    pair = t("from_to", source=source, target=language(read.target_language).own)
+    title = t("translation" if view.ended else "translation_so_far")
+    return el(
+        "div",
+        el(
+            "div",
+            el("span", f"{title} · {pair}", class_="eyebrow"),
+            el("div", *meters, class_="meters"),
+            class_="answer-head",
+        ),
+        el(
+            "div",
+            el("p", read.translation, class_="big-answer translation", lang=read.target_language),
+            el("button", t("copy"), type="button", class_="quiet", data_act="copy", data_of=".translation"),
+            class_="answer-body",
+        ),
+        _expressions(read, t),
+        _alternatives(read, t),
+        *(el("p", warning, class_="warning") for warning in read.warnings),
+        class_="answer",
+        aria_live="polite",
+    )
+
+
+def _expressions(read: Translation, t: Callable[..., str]) -> Element | None:
+    if not read.expressions:
+        return None
+    head = el("tr", *(el("th", t(key), scope="col") for key in ("said", "literally", "meant", "put")))
+    rows = [
+        el(
+            "tr",
+            el("th", item.source, scope="row"),
+            *(el("td", text) for text in (item.literal, item.meaning, item.chosen)),
         )
+        for item in read.expressions
+    ]
+    table = el("table", el("thead", head), el("tbody", *rows), class_="votes")
+    return el("details", el("summary", t("expressions")), table, open="open")
 
-    started: dict[str, Any] = {
-        "fn": translate,
-        "inputs": [text, to],
-        "outputs": [run, stop, *pane.outputs],
-        "show_progress": "minimal",
-        "show_progress_on": [pane.status],
-        "api_visibility": "private",
-        "trigger_mode": "multiple",
-    }
-    run.click(**started)
-    text.submit(**started)
 
-    def end(request: gr.Request) -> None:
-        activities.stop(str(request.session_hash), TAB)
-
-    stop.click(end, None, None, queue=False, show_progress="hidden", api_visibility="private")
+def _alternatives(read: Translation, t: Callable[..., str]) -> Element | None:
+    if not read.alternatives:
+        return None
+    items = [
+        el("li", el("span", item.translation), " ", el("small", f"{100 * item.agreement:.0f}%", class_="muted"))
+        for item in read.alternatives
+    ]
+    return el("details", el("summary", t("alternatives", n=len(items))), el("ul", *items, class_="alternatives"))

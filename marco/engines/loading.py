@@ -104,7 +104,7 @@ def free_memory(device: torch.device) -> int:
         return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     import psutil  # type: ignore[import-untyped]
 
-    free = int(psutil.virtual_memory().available)
+    free = int(psutil.virtual_memory().available)  # type: ignore[no-untyped-call]
     return min(free, _group_allowance())
 
 

@@ -350,8 +350,8 @@ class ServerEngine:
         is not on this machine. `tokenizer`, `info` and `cells` (positions that all rollouts together may hold) are
         for callers that know the server already.
 
-        Raises `ServerUnreachable` where nobody answers within seconds, `ModelUnavailable` where no tokenizer is
-        found, `ServerError` where what answers is no server of a known kind.
+        Raises `ServerUnreachable` where nobody answers within seconds, or nobody that Marco can talk to;
+        `ModelUnavailable` where no tokenizer is found; `ServerError` where a first token can't be had.
         """
         import httpx
 
@@ -667,7 +667,7 @@ def _look_at(client: httpx.Client, url: str) -> _Found:
     try:
         props = client.get("/props")
         if props.status_code in (401, 403):
-            raise ServerError(f"The server at {url} asks for a key, or for another one: set MARCO_API_KEY.")
+            raise ServerUnreachable(f"The server at {url} lets nobody in without the right key: set MARCO_API_KEY.")
         if props.status_code == 503:
             raise ServerUnreachable(f"The server at {url} is not ready yet ({_complaint(props.content)}).")
         if props.status_code == 200 and "default_generation_settings" in (told := props.json()):
@@ -683,8 +683,8 @@ def _look_at(client: httpx.Client, url: str) -> _Found:
     except (httpx.TransportError, httpx.InvalidURL) as error:
         raise ServerUnreachable(f"No server answers at {url} ({_said(error)}).") from error
     except (httpx.HTTPError, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise ServerError(f"What answers at {url} is no server that Marco knows ({_said(error)}).") from error
-    raise ServerError(f"What answers at {url} is neither llama.cpp's server nor vLLM.")
+        raise ServerUnreachable(f"What answers at {url} is no server that Marco knows ({_said(error)}).") from error
+    raise ServerUnreachable(f"What answers at {url} is neither llama.cpp's server nor vLLM.")
 
 
 def _find_tokenizer(

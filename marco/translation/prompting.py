@@ -1,6 +1,7 @@
 """What the model is told for each mode, and the examples that show it how.
 
 - `paper`: the paper's plain request, in English (arXiv 2411.14405 shows it in Chinese), nothing more.
+- `direct`: a plain request for the translation alone, which measurements compare with.
 - `quick`: one pass, the translation alone.
 - `careful`: the reading comes first, in a form that `marco.translation.reasoned` takes apart: what the text is
   about and its tone, then one paragraph for each expression that can't be taken literally, so that the search can
@@ -26,7 +27,7 @@ WORDS = "say"
 GIST = "What it is"
 _GIST = re.compile(rf"^\W{{0,3}}(?:{GIST}|gist|tone)\W{{0,2}}[:：]\s*(?P<gist>.*)", re.IGNORECASE)
 
-SHOTS = 3
+SHOTS = 4
 """Examples in one prompt."""
 
 
@@ -100,6 +101,12 @@ EXAMPLES: tuple[Example, ...] = (
         "a plain arrangement to meet; neutral",
         (),
         "See you tomorrow at 3 pm outside the library, and remember to bring an umbrella.",
+    ),
+    Example(
+        "zh", "en", "到家啦🏠\n今天的晚霞好治愈\n#随手拍一拍[话题]# #晚霞",
+        "a post about an evening sky; calm, happy",
+        (Reading("治愈", "healing a disease", "soothing to look at", "soothing"),),
+        "Home at last 🏠\nTonight's sunset was so soothing\n#Quick snapshots[Topic]# #Sunset",
     ),
     Example(
         "es", "en", "Me la pasé bomba en la fiesta, pero hoy estoy hecho polvo 😴",
@@ -198,6 +205,8 @@ def translation_messages(
     `context` is what came before the text, and its translation; `glossary` the pairs that occur in it.
     """
     asked = _request(text, context, glossary)
+    if mode == "direct":
+        return ({"role": "user", "content": f"{DIRECT.format(target=target.name)}\n\n{asked}"},)
     if mode == "paper":
         request = f"Translate into {target.name}: {asked}"
         if knows_the_format(model):
@@ -214,6 +223,8 @@ def translation_messages(
     messages.append({"role": "user", "content": asked})
     return tuple(messages)
 
+
+DIRECT = "Translate the following text into {target}. Reply with the translation alone."
 
 PAPER_FORMAT = (
     "Think inside <Thought> and </Thought>, in short paragraphs. Then write the translation, and nothing else, "

@@ -97,7 +97,7 @@ def translate_stream(
     pieces = parts(text)
     solver = Solver(engine, chosen, runs=runs)
     # The first search is prepared here, so that mistakes are raised at the call.
-    first = solver.stream_task(_task(engine, pieces, 0, "", origin, target, mode, terms), stop=stop)
+    first = solver.stream_task(_part_task(engine, pieces, 0, "", origin, target, mode, terms), stop=stop)
     return _all_parts(engine, solver, first, pieces, origin, target, mode, terms, stop)
 
 
@@ -120,7 +120,9 @@ def _all_parts(
             if allowed is not None:
                 left = max(0.01, allowed - (time.monotonic() - begun))
                 solver.options = replace(solver.options, budget=replace(solver.options.budget, seconds=left))
-            stream = solver.stream_task(_task(engine, pieces, number, before, origin, target, mode, terms), stop=stop)
+            stream = solver.stream_task(
+                _part_task(engine, pieces, number, before, origin, target, mode, terms), stop=stop
+            )
         answer, ended = "", None
         for event in stream:
             if isinstance(event, AnswerChosen):
@@ -161,7 +163,7 @@ def origin_of(text: str, source: str | None, target: Language) -> Language | Non
     return None if origin == target else origin
 
 
-def _task(
+def _part_task(
     engine: Engine,
     pieces: Sequence[Part],
     number: int,
@@ -172,26 +174,43 @@ def _task(
     glossary: Glossary,
 ) -> Task:
     piece = pieces[number]
-    within = glossary.within(piece.text)
-    messages = translation_messages(
+    place = {"part": number + 1, "parts": len(pieces), "behind": piece.behind}
+    return translation_task(
         piece.text,
         origin,
         target,
         mode=mode,
         model=engine.info.model,
         context=before[-CONTEXT_CHARS:],
-        glossary=within.pairs,
+        glossary=glossary,
+        further=place,
+    )
+
+
+def translation_task(
+    text: str,
+    origin: Language | None,
+    target: Language,
+    *,
+    mode: str,
+    model: str = "",
+    context: str = "",
+    glossary: Glossary | None = None,
+    further: Mapping[str, Any] | None = None,
+) -> Task:
+    """One search's task: `text`, however long, as a whole. `further` goes into the details."""
+    within = (glossary or Glossary()).within(text)
+    messages = translation_messages(
+        text, origin, target, mode=mode, model=model, context=context, glossary=within.pairs
     )
     details = {
         "source_language": origin.code if origin else None,
         "target_language": target.code,
         "mode": mode,
         "glossary": [list(pair) for pair in within.pairs],
-        "part": number + 1,
-        "parts": len(pieces),
-        "behind": piece.behind,
+        **(further or {}),
     }
-    return _made(piece.text, messages, details)
+    return _made(text, messages, details)
 
 
 def _made(text: str, messages: Sequence[Message], details: Mapping[str, Any]) -> Task:
@@ -203,8 +222,9 @@ def _made(text: str, messages: Sequence[Message], details: Mapping[str, Any]) ->
     def extract(output: str) -> str | None:
         if mode == "careful":
             return acceptable(output, text, target, origin, glossary)
-        # Nothing to choose from in `quick`; `paper` chooses as the paper does.
-        return restore(text, clean(output, text)) or None
+        translation = clean(output, text)
+        # The baseline of measurements gets no help; `paper` chooses as the paper does.
+        return (translation if mode == "direct" else restore(text, translation)) or None
 
     return Task(text, tuple(messages), kind="translate", answer_kind="text", details=dict(details), extract=extract)
 

@@ -1,0 +1,166 @@
+"""The tab where strategies answer the same question with the same number of tokens, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from marco.config import STRATEGIES, options
+from marco.errors import MarcoError
+from marco.solver import Solver
+from ui import render
+from ui.markup import Element, el
+from ui.model_loader import ModelLoader
+from ui.panel import panel
+from ui.reason import EXAMPLES, Folder
+from ui.render import View
+from ui.search_pane import QUIET
+from ui.session import Activities, Activity, watch
+from ui.settings import choices
+from ui.texts import LABELS, speaker
+from ui.waiting import wait_for_model, wait_message
+
+TAB = "compare"
+
+
+@dataclass(slots=True)
+class Contest:
+    """Strategies and how far each is."""
+
+    strategies: list[str]
+    views: dict[str, View] = field(default_factory=dict)
+
+
+def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: Any) -> gr.CheckboxGroup:
+    """Build the tab where it stands; returns the choice of strategies, whose names need translating."""
+    with gr.Row(elem_classes="ask"):
+        question = gr.Textbox(
+            label=LABELS("question"),
+            placeholder=LABELS("question_placeholder"),
+            lines=1,
+            max_lines=10,
+            scale=8,
+            elem_id="compare-question",
+        )
+        with gr.Column(scale=1, min_width=150, elem_classes="ask-buttons"):
+            run = gr.Button(LABELS("run"), variant="primary", elem_id="compare-run")
+            stop = gr.Button(LABELS("stop"), variant="stop", interactive=False, elem_id="compare-stop")
+    with gr.Row():
+        strategies = gr.CheckboxGroup(
+            choices("strategy", STRATEGIES),
+            value=["cot", "self-consistency", "mcts"],
+            label=LABELS("compare_strategies"),
+            info=LABELS("compare_info"),
+            scale=3,
+            elem_id="compare-strategies",
+        )
+        tokens = gr.Slider(
+            100, 20_000, value=2000, step=100, label=LABELS("compare_tokens"), scale=2, elem_id="compare-tokens"
+        )
+    status = panel(elem_id="compare-status", elem_classes="status-box")
+    result = panel(elem_id="compare-result")
+    gr.Examples(
+        [[text] for text in EXAMPLES],
+        [question],
+        label=LABELS("examples"),
+        elem_id="compare-examples",
+        api_visibility="private",
+    )
+
+    def compare(
+        request: gr.Request, secret: str | None, question: str, chosen: list[str], tokens: float
+    ) -> Iterator[dict[Any, Any]]:
+        t = speaker(request)
+        session = str(request.session_hash)
+        activity = activities.begin(session, TAB)
+        contest = Contest([name for name in STRATEGIES if name in chosen])
+        yield {run: gr.update(interactive=False), stop: gr.update(interactive=True), result: None}
+        for note in contend(activity, contest, question, int(tokens), request, secret):
+            if activities.get(session, TAB) is not activity:
+                return
+            yield {status: note, result: table(contest, t)}
+        yield {run: gr.update(interactive=True), stop: gr.update(interactive=False)}
+
+    def contend(
+        activity: Activity, contest: Contest, question: str, tokens: int, request: gr.Request, secret: str | None
+    ) -> Iterator[Element]:
+        """One strategy after the other: side by side they would take each other's time."""
+        t = speaker(request)
+        if len(contest.strategies) < 2:
+            activity.view.error = t("compare_two")
+            yield render.status(activity.view, t)
+            return
+        for _ in wait_for_model(loader, activity):
+            yield render.status(activity.view, t, message=wait_message(loader, request))
+        engine = loader.engine
+        if engine is None:
+            yield render.status(activity.view, t)
+            return
+        runs = folder(request, secret)
+        with loader.using(engine):
+            for name in contest.strategies:
+                if activity.stop.is_set():
+                    return
+                part = Activity(stop=activity.stop)
+                contest.views[name] = part.view
+                try:
+                    solver = Solver(engine, options("marco", strategy=name, tokens=tokens), runs=runs)
+                except MarcoError as error:
+                    part.view.error = str(error)
+                    yield render.status(part.view, t)
+                    continue
+                stream = solver.stream
+                for view in watch(
+                    part, lambda stream=stream: stream(question, stop=activity.stop), surprise=t("surprise")
+                ):
+                    yield render.status(view, t)
+                if part.view.error:
+                    return
+
+    started: dict[str, Any] = {
+        "inputs": [secret, question, strategies, tokens],
+        "outputs": [run, stop, status, result],
+        "show_progress": "minimal",
+        "show_progress_on": [status],
+        "api_visibility": "private",
+    }
+    run.click(compare, **started)
+    question.submit(compare, **started)
+
+    def end(request: gr.Request) -> None:
+        activities.stop(str(request.session_hash), TAB)
+
+    stop.click(end, None, None, **QUIET)
+    return strategies
+
+
+def table(contest: Contest, t: Callable[..., str]) -> Element:
+    """A column a strategy: answer, vote, tokens, seconds."""
+    columns = []
+    for name in contest.strategies:
+        view = contest.views.get(name)
+        waiting = view is None or view.started is None
+        columns.append(
+            el(
+                "div",
+                el("h3", t(f"strategy_{name}")),
+                el("p", t("compare_next"), class_="muted") if waiting else _figures(view, t),
+                None if waiting else render.answer(view, t),
+                class_="card",
+                data_key=name,
+            )
+        )
+    return el("div", *columns, class_="columns")
+
+
+def _figures(view: View | None, t: Callable[..., str]) -> Element:
+    assert view is not None
+    figures = (
+        ("vote_rollouts", str(len(view.tree.rollouts))),
+        ("figure_tokens", f"{view.generated:,}"),
+        ("figure_seconds", render.duration(view.seconds)),
+    )
+    return el("dl", *(el("div", el("dt", t(key)), el("dd", text)) for key, text in figures), class_="figures")
