@@ -5,9 +5,7 @@ import sys
 from marco import Solver, options
 from marco.events import AnswerChosen, RolloutFinished
 
-QUESTION = (
-    "A robe takes 2 bolts of blue fiber and half that much white fiber. How many bolts in total does it take?"
-)
+QUESTION = "A robe takes 2 bolts of blue fiber and half that much white fiber. How many bolts in total does it take?"
 
 
 def main(engine=None, question=QUESTION):

@@ -121,7 +121,8 @@ def test_a_node_without_doubt_is_not_cut_for_forking():
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.text(max_size=300) | st.lists(st.sampled_from(["One.", "\n\n", "\n", " ", "😀", "你", "```", "</Thought>"])).map("".join),
+    st.text(max_size=300)
+    | st.lists(st.sampled_from(["One.", "\n\n", "\n", " ", "😀", "你", "```", "</Thought>"])).map("".join),
     st.sampled_from(["step", "mini-step-1", "mini-step-7", "mini-step-32"]),
     st.sampled_from(["stop", "length"]),
     st.booleans(),

@@ -123,7 +123,9 @@ def test_a_run_is_resumed_without_the_question(marco_command):
     assert (code, found["rollouts"], found["run"]) == (0, 6, run)
 
 
-@pytest.mark.parametrize(("form", "says"), [("text", "answer:"), ("json", '"solution"'), ("graphml", "<graphml"), ("html", "<html")])
+@pytest.mark.parametrize(
+    ("form", "says"), [("text", "answer:"), ("json", '"solution"'), ("graphml", "<graphml"), ("html", "<html")]
+)
 def test_a_run_is_shown_in_every_format(marco_command, tmp_path, form, says):
     _, out, _ = marco_command("solve", QUESTION, "--rollouts", "3", "--json")
     run = json.loads(out)["run"]

@@ -29,7 +29,9 @@ def test_solve_shows_the_answer_improving(capsys):
 
 
 def test_a_custom_reward_prefers_the_shortest_thought(capsys):
-    load("custom_reward").main(ScriptedEngine(lambda p, s: f"<Thought>{'so ' * (s % 9)}</Thought><Output>{s % 9}</Output>"))
+    load("custom_reward").main(
+        ScriptedEngine(lambda p, s: f"<Thought>{'so ' * (s % 9)}</Thought><Output>{s % 9}</Output>")
+    )
     said = capsys.readouterr().out.splitlines()
     rows = [line.split(": ", 1)[1] for line in said if line.startswith("rollout")]
     shortest = min(rows, key=lambda row: int(row.split()[0]))

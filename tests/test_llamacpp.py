@@ -242,7 +242,8 @@ def test_a_child_that_is_killed_fails_its_rollouts_and_is_replaced(small_model):
 def test_the_child_dies_with_its_parent_however_that_dies(small_model):
     program = (
         "import sys, time; from pathlib import Path; from marco.engines.llamacpp import LlamaCppEngine;"
-        "engine = LlamaCppEngine(Path(sys.argv[1]), slots=1, context=512); print(engine.pid, flush=True); time.sleep(600)"
+        "engine = LlamaCppEngine(Path(sys.argv[1]), slots=1, context=512);"
+        "print(engine.pid, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", program, str(small_model)], stdout=subprocess.PIPE, cwd=ROOT)
     assert parent.stdout is not None

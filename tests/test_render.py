@@ -257,7 +257,7 @@ def test_the_path_reads_from_the_question_to_the_node():
     nodes = render.seen(view)
     leaf = next(item for item in nodes.values() if item.kind == "answer")
     prose = next(part for part in parts(render.node_details(view, leaf.id, ENGLISH)) if part[1].get("class") == "steps")
-    assert [text_of(step) for step in prose[2]][0] == QUESTION
+    assert text_of(prose[2][0]) == QUESTION
     assert len(prose[2]) == len(render.line(nodes, leaf.id))
 
 

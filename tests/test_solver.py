@@ -12,7 +12,16 @@ import marco
 from marco import SearchConfig, Solver, options
 from marco.engines.scripted import Fail, ScriptedEngine
 from marco.errors import InvalidOption, InvalidText, SearchError
-from marco.events import AnswerChosen, Partial, ReflectionJudged, SearchEnded, SearchStarted, Warned, WorkCancelled, WorkIssued
+from marco.events import (
+    AnswerChosen,
+    Partial,
+    ReflectionJudged,
+    SearchEnded,
+    SearchStarted,
+    Warned,
+    WorkCancelled,
+    WorkIssued,
+)
 from marco.solver import Solution
 
 QUESTION = "How many bolts in total does it take?"
@@ -78,7 +87,9 @@ def test_every_selection_works_under_every_action(select, action):
     for rollout in solution.tree.rollouts.values():
         if action != "step":
             starts = [0, *(end for end, _ in rollout.segments[:-1])]
-            assert all(end - start <= int(action[-2:]) for start, (end, _) in zip(starts, rollout.segments))
+            assert all(
+                end - start <= int(action[-2:]) for start, (end, _) in zip(starts, rollout.segments, strict=True)
+            )
 
 
 @pytest.mark.parametrize("reward", ["mean", "lowest-window", "tail", "top5-certainty", "agreement", "hybrid"])

@@ -8,7 +8,7 @@ from ui import render
 from ui.render import Translate, View
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
+    from plotly.graph_objs._figure import Figure
 
 NAMES = ("path", "rollouts", "answer")
 
@@ -91,10 +91,10 @@ def _smooth(values: list[float | None], window: int = 16) -> list[float | None]:
 
 
 def _figure(title: str, x: str, y: str) -> Figure:
-    from plotly.graph_objects import Figure
+    from plotly.graph_objs._figure import Figure
 
     axis: dict[str, Any] = {"gridcolor": "rgba(128,128,128,0.25)", "zeroline": False}
-    return Figure(
+    return Figure(  # type: ignore[no-untyped-call]
         layout={
             "title": {"text": title, "font": {"size": 14}},
             "xaxis": {"title": {"text": x}, **axis},

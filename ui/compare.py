@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -112,10 +113,8 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
                     part.view.error = str(error)
                     yield render.status(part.view, t)
                     continue
-                stream = solver.stream
-                for view in watch(
-                    part, lambda stream=stream: stream(question, stop=activity.stop), surprise=t("surprise")
-                ):
+                events = partial(solver.stream, question, stop=activity.stop)
+                for view in watch(part, events, surprise=t("surprise")):
                     yield render.status(view, t)
                 if part.view.error:
                     return
@@ -142,13 +141,12 @@ def table(contest: Contest, t: Callable[..., str]) -> Element:
     columns = []
     for name in contest.strategies:
         view = contest.views.get(name)
-        waiting = view is None or view.started is None
         columns.append(
             el(
                 "div",
                 el("h3", t(f"strategy_{name}")),
-                el("p", t("compare_next"), class_="muted") if waiting else _figures(view, t),
-                None if waiting else render.answer(view, t),
+                el("p", t("compare_next"), class_="muted") if view is None else _figures(view, t),
+                None if view is None else render.answer(view, t),
                 class_="card",
                 data_key=name,
             )
@@ -156,8 +154,7 @@ def table(contest: Contest, t: Callable[..., str]) -> Element:
     return el("div", *columns, class_="columns")
 
 
-def _figures(view: View | None, t: Callable[..., str]) -> Element:
-    assert view is not None
+def _figures(view: View, t: Callable[..., str]) -> Element:
     figures = (
         ("vote_rollouts", str(len(view.tree.rollouts))),
         ("figure_tokens", f"{view.generated:,}"),

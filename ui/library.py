@@ -178,14 +178,8 @@ def run_table(runs: list[RunSummary], word: str, since: str, model: str, t: Call
     head = el("tr", *(el("th", t(key), scope="col") for key in columns))
     rows = []
     for run in kept[:SHOWN]:
-        button = el(
-            "button",
-            render.label(run.question, 90) or "–",
-            type="button",
-            class_="link",
-            data_act="open",
-            data_of=run.name,
-        )
+        title = render.label(run.question, 90) or "–"
+        button = el("button", title, type="button", class_="link", data_act="open", data_of=run.name)
         ended = t(f"ended_{run.stopped_by}") if run.stopped_by else "–"
         cells = (render.label(run.answer or "–", 60), run.model, str(run.rollouts), ended, _when(run.created))
         rows.append(el("tr", el("th", button, scope="row"), *(el("td", cell) for cell in cells), data_key=run.name))

@@ -99,10 +99,13 @@ class View:
     """When the first work was handed out, on the clock of `apply`'s `now`, in seconds."""
     latest: float = 0.0
     budget: dict[str, Any] = field(default_factory=dict)
+    """The limits in force: `rollouts`, `tokens`, `seconds`."""
+    raised: dict[str, Any] = field(default_factory=dict)
+    """Limits that a resumed search goes on with, in place of those in its header."""
     _confidences: dict[tuple[int, int, int], tuple[float | None, ...]] = field(default_factory=dict)
 
     def apply(self, event: Event, now: float = 0.0) -> None:
-        """Fold one event in; `now` is a clock in seconds. A second start (the next part of a text) begins a new tree."""
+        """Fold one event in; `now` is a clock in seconds. A second start, a text's next part, begins a new tree."""
         self.latest = now
         if not isinstance(event, TRANSIENT):
             self.events.append(event)
@@ -112,7 +115,7 @@ class View:
         match event:
             case SearchStarted():
                 self.started = event
-                self.budget = dict(event.options.get("budget", {}))
+                self.budget = {**event.options.get("budget", {}), **self.raised}
             case WorkIssued():
                 self.ended = None
                 self.error = ""

@@ -166,6 +166,8 @@ class SearchPane:
         activity = self.activities.begin(str(request.session_hash), self.tab)
         activity.earlier, activity.runs, activity.run = before.earlier, before.runs, run
         activity.selected, activity.unfolded = before.selected, before.unfolded
+        activity.charts_open = before.charts_open
+        activity.view.raised = limits
 
         def make(activity: Activity, engine: Engine) -> Callable[[], Iterable[Event]]:
             solver = Solver(engine, runs=activity.runs)

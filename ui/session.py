@@ -138,9 +138,9 @@ def watch(
             arrivals.put(None)
 
     threading.Thread(target=work, name="marco-search", daemon=True).start()
+    changed = over = False
+    drawn = 0.0
     try:
-        drawn = 0.0
-        changed = over = False
         while not over:
             try:
                 arrival = arrivals.get(timeout=POLL)
@@ -166,4 +166,5 @@ def watch(
         yield view
     finally:
         activity.running = False
-        activity.stop.set()
+        if not over:
+            activity.stop.set()

@@ -43,10 +43,7 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
         )
         with gr.Column(scale=2, min_width=190):
             to = gr.Dropdown(
-                [
-                    (item.name if item.name == item.own else f"{item.name} · {item.own}", item.name)
-                    for item in LANGUAGES
-                ],
+                [(" · ".join(dict.fromkeys((item.name, item.own))), item.name) for item in LANGUAGES],
                 value="English",
                 label=LABELS("to"),
                 allow_custom_value=True,
@@ -84,9 +81,9 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
                 engine,
                 text,
                 to,
-                source=source.strip() or None,
+                source=(source or "").strip() or None,
                 mode=mode,
-                glossary=glossary_of(glossary),
+                glossary=glossary_of(glossary or ""),
                 stop=activity.stop,
                 runs=runs,
             )
@@ -149,14 +146,10 @@ def _expressions(read: Translation, t: Callable[..., str]) -> Element | None:
     if not read.expressions:
         return None
     head = el("tr", *(el("th", t(key), scope="col") for key in ("said", "literally", "meant", "put")))
-    rows = [
-        el(
-            "tr",
-            el("th", item.source, scope="row"),
-            *(el("td", text) for text in (item.literal, item.meaning, item.chosen)),
-        )
-        for item in read.expressions
-    ]
+    rows = []
+    for item in read.expressions:
+        cells = (el("td", text) for text in (item.literal, item.meaning, item.chosen))
+        rows.append(el("tr", el("th", item.source, scope="row"), *cells))
     table = el("table", el("thead", head), el("tbody", *rows), class_="votes")
     return el("details", el("summary", t("expressions")), table, open="open")
 

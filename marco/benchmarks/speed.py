@@ -48,7 +48,8 @@ def bench_speed(
     repeats: int = 1,
     naive_rollouts: int | None = None,
 ) -> dict[str, Any]:
-    """Measure one model. The batch is `rollouts` or `config.slots`, whichever is less, and so is `search.parallel`.
+    """Measure one model. The batch is `rollouts` or `config.slots`, whichever is less; `search.parallel` is the same,
+    and the root may have as many children, as otherwise the first rollouts couldn't fill the batch.
 
     `repeats` rounds of (c) and (b) in turns, of which the medians count; `naive_rollouts` replays only so many of the
     search's rollouts in (a) (None: all). Returns the fields of the table; speeds are sampled tokens a second, prompt
@@ -59,7 +60,14 @@ def bench_speed(
     batch = min(rollouts, config.slots)
     options = replace(
         options,
-        search=replace(options.search, strategy="mcts", parallel=batch, reflection="off", stop_when_sure=None),
+        search=replace(
+            options.search,
+            strategy="mcts",
+            parallel=batch,
+            branching=max(options.search.branching, batch),
+            reflection="off",
+            stop_when_sure=None,
+        ),
         sampling=replace(options.sampling, max_tokens=max_tokens),
         budget=BudgetConfig(rollouts=rollouts),
     )

@@ -21,7 +21,7 @@ from marco.engines.kv import PrefillView, Slots, StepView
 TOP = 5
 """Alternatives reported a token."""
 CANDIDATES = 64
-"""Most probable tokens looked at before the whole vocabulary is sorted: they nearly always hold the nucleus."""
+"""Most probable tokens looked at before the whole vocabulary is: they nearly always hold the nucleus."""
 
 _log = logging.getLogger(__name__)
 
@@ -88,17 +88,25 @@ def draw(
     choice, found = _inverse_cdf(((values - peak) * sharpness).exp(), total, share, target)
     tokens = indices.gather(1, torch.where(greedy, 0, choice)[:, None])[:, 0]
     missing = ~(found | greedy) & sound
-    if bool(missing.any()):
-        rows = missing.nonzero()[:, 0]
-        wide, order = logits[rows].sort(dim=-1, descending=True)
-        weights = ((wide - wide[:, :1]) * sharpness[rows]).exp()
-        choice, _ = _inverse_cdf(weights, weights.sum(-1), share[rows], target[rows])
-        tokens[rows] = order.gather(1, choice[:, None])[:, 0]
+    for row in missing.nonzero()[:, 0].tolist():
+        tokens[row] = _draw_from_all(logits[row], sharpness[row, 0], total[row], share[row], target[row])
     count = min(TOP, values.shape[-1])
     chosen = torch.cat([tokens[:, None], indices[:, :count]], 1).cpu().numpy()
     raw = torch.cat([logits.gather(1, tokens[:, None]), values[:, :count]], 1) - normaliser[:, None]
     known = raw.cpu().numpy()
     return Draw(chosen[:, 0], known[:, 0], chosen[:, 1:], known[:, 1:], sound.cpu().numpy())
+
+
+def _draw_from_all(
+    logits: torch.Tensor, sharpness: torch.Tensor, total: torch.Tensor, share: torch.Tensor, target: torch.Tensor
+) -> torch.Tensor:
+    """A token of one row [vocabulary] so flat that its candidates don't hold the nucleus."""
+    weights = ((logits - logits.max()) * sharpness).exp_()
+    # Tokens lighter than this weigh less than 1 - share together, so the nucleus lies among the others.
+    heavy = (weights >= (1 - share) * total / weights.shape[0]).nonzero()[:, 0]
+    ordered, order = weights[heavy].sort(descending=True)
+    choice, _ = _inverse_cdf(ordered[None], total[None], share[None], target[None])
+    return heavy[order[choice[0]]]
 
 
 def _inverse_cdf(

@@ -132,7 +132,7 @@ class LlamaCppEngine:
         child = self._child
 
         def explained(told: Chunk | Completion) -> None:
-            if isinstance(told, Completion) and told.finish == "failed" and not child.alive:
+            if isinstance(told, Completion) and told.finish == "failed" and child.died():
                 told = replace(told, error=f"llama.cpp broke down: {child.last_words()}.")
             deliver(told)
 
@@ -202,6 +202,12 @@ class _Child:
     @property
     def alive(self) -> bool:
         return self.process.poll() is None
+
+    def died(self) -> bool:
+        """Whether the process is gone, or about to be: its connections break a moment before it ends."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=0.5)
+        return not self.alive
 
     def wait(self, progress: Progress | None) -> str:
         """The address, once the model is loaded."""

@@ -133,6 +133,9 @@ class LlamaCpp:
         if event["stop"]:
             timings = event.get("timings", {})
             prefilled, cached = int(timings.get("prompt_n", 0)), int(timings.get("cache_n", 0))
+            if index:
+                # Siblings take over the first one's state, and its figures with it.
+                prefilled, cached = 0, cached + prefilled
             return [Delta(index, written=written, finish=self._finish(event), prefilled=prefilled, cached=cached)]
         tokens = tuple(Token(int(number)) for number in event["tokens"])
         data = str(event.get("content", "")).encode()
@@ -258,10 +261,11 @@ class ServerTokenizer:
         for number in ids:
             waiting.append(number)
             written = self._text(waiting)
-            if not written.endswith("\ufffd"):
+            complete = len(written.rstrip("\ufffd"))
+            offsets.append(len(text) + complete)
+            if complete == len(written):
                 text += written
                 waiting = []
-            offsets.append(len(text))
         return text + (self._text(waiting) if waiting else ""), tuple(offsets)
 
     def withheld(self, data: bytes, count: int, last: int) -> tuple[int, ...] | None:

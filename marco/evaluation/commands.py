@@ -16,13 +16,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from marco.config import ModelConfig
 from marco.errors import InvalidOption, UserMistake
+from marco.terminal import (
+    Adapter,
+    BaseUrl,
+    EngineName,
+    Json,
+    MaxTokens,
+    Model,
+    Preset,
+    Quantize,
+    Temperature,
+    model_config,
+    opened,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from marco.engines.base import Engine
     from marco.evaluation.plan import Combination
     from marco.evaluation.tasks import Problem, Task
 
@@ -64,17 +75,15 @@ def evaluate(
     replay: Annotated[
         Path | None, typer.Option(help="Compare selections and rewards on this folder's rollouts; generates nothing.")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="A catalogue name, a .gguf file, a model folder, or a hub id.")
-    ] = None,
-    engine: Annotated[str, typer.Option(help="auto, llama.cpp, local or server.")] = "auto",
-    base_url: Annotated[list[str] | None, typer.Option(help="Address of an OpenAI-compatible server.")] = None,
-    quantize: Annotated[str, typer.Option(help="auto, 4bit, 8bit or none (engine local).")] = "auto",
-    adapter: Annotated[str | None, typer.Option(help="Folder of a fine-tuned adapter (engine local).")] = None,
+    model: Model = None,
+    engine: EngineName = "auto",
+    base_url: BaseUrl = None,
+    quantize: Quantize = "auto",
+    adapter: Adapter = None,
     slots: Annotated[int | None, typer.Option(min=1, help="Rollouts that the engine decodes together.")] = None,
-    preset: Annotated[str, typer.Option(help="Where the other options come from: marco or paper.")] = "marco",
-    temperature: Annotated[float | None, typer.Option(help="Of the sampled strategies.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest rollout.")] = None,
+    preset: Preset = "marco",
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help=f"NAME=VALUE, with NAME one of {', '.join(SETTABLE)}.")
     ] = None,
@@ -84,7 +93,7 @@ def evaluate(
     parallel: Annotated[int, typer.Option(min=1, help="Rollouts of one search at once.")] = 1,
     workers: Annotated[int | None, typer.Option(min=1, help="Problems at once; by default the slots are full.")] = None,
     keep_runs: Annotated[bool, typer.Option("--keep-runs", help="Keep each search's run file in DIR/runs.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Measure strategies on a set of problems, at the same number of generated tokens."""
     if replay is not None:
@@ -103,7 +112,7 @@ def evaluate(
         stop_when_sure=stop_when_sure,
         further=_settings(setting),
     )
-    config = _model_config(model, engine, base_url, quantize, adapter, slots)
+    config = model_config(model, engine, base_url, quantize, adapter, slots)
     chosen = _tasks(task, lang, data)
     combinations: list[Combination] = []
     work: list[tuple[Task, list[Problem], list[plan.Generation]]] = []
@@ -123,17 +132,17 @@ def evaluate(
     with records.locked(out):
         if (out / records.ROWS).exists():
             records.read_rows(out)  # a damaged file is told before a model is loaded
-        with _opened(config) as opened:
+        with opened(config) as ready:
             # What the hash of the weights doesn't tell.
-            setup = {"quantize": quantize, "adapter": adapter or ""} if opened.info.engine == "local" else {}
-            runner.check_model(out, opened, setup)
+            setup = {"quantize": quantize, "adapter": adapter or ""} if ready.info.engine == "local" else {}
+            runner.check_model(out, ready, setup)
             records.add_combinations(out, combinations)
             records.note_command(out, ["marco", *sys.argv[1:]])
-            count = workers or max(1, opened.info.slots // parallel)
+            count = workers or max(1, ready.info.slots // parallel)
             try:
                 with _progress(len(todo)) as watch:
                     runner.run(
-                        opened,
+                        ready,
                         todo,
                         out,
                         workers=min(count, max(1, len(todo))),
@@ -248,37 +257,6 @@ def _settings(given: list[str] | None) -> dict[str, Any]:
         except ValueError:
             found[name] = value
     return found
-
-
-def _model_config(
-    model: str | None, engine: str, urls: list[str] | None, quantize: str, adapter: str | None, slots: int | None
-) -> ModelConfig:
-    if urls and engine == "auto":
-        engine = "server"
-    extra: dict[str, Any] = {"slots": slots} if slots else {}
-    return ModelConfig(
-        model=model, engine=engine, base_urls=tuple(urls or ()), quantize=quantize, adapter=adapter, **extra
-    )
-
-
-@contextmanager
-def _opened(config: ModelConfig) -> Iterator[Engine]:
-    from marco.engines import open_engine
-
-    with _bar() as bar:
-        shown = bar.add_task("Opening the model", total=None)
-
-        def report(done: int, total: int, message: str) -> None:
-            bar.update(shown, completed=done, total=total or None, description=message)
-
-        engine = open_engine(config, progress=report)
-    try:
-        note = engine.info.details.get("note")
-        if note:
-            typer.echo(str(note), err=True)
-        yield engine
-    finally:
-        engine.close()
 
 
 @contextmanager

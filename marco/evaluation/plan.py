@@ -52,14 +52,12 @@ class Settings:
         self.options({})
         SearchConfig(stop_when_sure=self.stop_when_sure)
 
-    def options(self, given: Mapping[str, Any]) -> Options:
-        values: dict[str, Any] = {
-            "tokens": self.budget,
-            "parallel": self.parallel,
-            "temperature": self.temperature,
-            "max_tokens": self.max_tokens,
-        }
-        return options(self.preset, **{**values, **self.further, **given})
+    def options(self, strategy: Mapping[str, Any], forced: Mapping[str, Any] | None = None) -> Options:
+        """The preset, then what the strategy brings, then what was asked for, then what is `forced`."""
+        asked: dict[str, Any] = {"temperature": self.temperature, "max_tokens": self.max_tokens, **self.further}
+        asked = {name: value for name, value in asked.items() if value is not None}
+        usual = {"tokens": self.budget, "parallel": self.parallel}
+        return options(self.preset, **{**usual, **strategy, **asked, **(forced or {})})
 
 
 @dataclass(frozen=True)
@@ -193,15 +191,14 @@ def _generation(
 ) -> Generation:
     # Among independent rollouts a reward steers nothing: it only judges, which replay can do.
     steering = reward if strategy.samples is None else None
-    given: dict[str, Any] = {
+    forced = {
         "action": action or "step",
         "reward": steering or "mean",
         "reflection": reflection or "off",
         "select": "majority",
         "answer_kind": task.answer_kind,
-        **strategy.search,
     }
-    return Generation(strategy.samples or name, settings.options(given), strategy.single)
+    return Generation(strategy.samples or name, settings.options(strategy.search, forced), strategy.single)
 
 
 def _differences(chosen: Options, strategy: Strategy) -> dict[str, Any]:
