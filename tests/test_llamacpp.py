@@ -72,8 +72,10 @@ def names_all_tokens(engine: LlamaCppEngine, request: Request) -> dict[str, obje
 @pytest.mark.parametrize("limit", [48, 9, 7, 4])
 def test_emoji_and_chinese_come_back_with_every_token_accounted_for(small_engine, limit):
     request = asking(small_engine, f"Repeat exactly: {EMOJI}", max_tokens=limit)
-    (done,), chunks = run(small_engine, request)
+    # Once for the cache: logits differ a little between a prompt that is read at once and one that is remembered.
+    run(small_engine, request)
     told = names_all_tokens(small_engine, request)
+    (done,), chunks = run(small_engine, request)
     assert len(done.token_ids) == told["tokens_predicted"]
     assert list(done.token_ids) == told["tokens"]
     assert done.text == small_engine.tokenizer.decode(done.token_ids)[0]

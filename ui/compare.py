@@ -11,6 +11,7 @@ import gradio as gr
 
 from marco.config import STRATEGIES, options
 from marco.errors import MarcoError
+from marco.events import RolloutFinished
 from marco.solver import Solver
 from ui import render
 from ui.markup import Element, el
@@ -82,7 +83,7 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
         for note in contend(activity, contest, question, int(tokens), request, secret):
             if activities.get(session, TAB) is not activity:
                 return
-            yield {status: note, result: table(contest, t)}
+            yield {status: note, result: table(contest, int(tokens), t)}
         yield {run: gr.update(interactive=True), stop: gr.update(interactive=False)}
 
     def contend(
@@ -136,11 +137,29 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
     return strategies
 
 
-def table(contest: Contest, t: Callable[..., str]) -> Element:
+def within(view: View, tokens: int) -> View:
+    """The search as it stood when its results had taken at most so many tokens.
+
+    Work under way when the budget runs out is finished, so strategies overshoot by different amounts; a fair
+    comparison leaves that out. A single rollout takes what it takes.
+    """
+    if view.ended is None or len(view.tree.rollouts) <= 1:
+        return view
+    kept = View()
+    for event in view.events:
+        if isinstance(event, RolloutFinished) and kept.tree.generated + len(event.token_ids) > tokens:
+            break
+        kept.apply(event)
+    kept.apply(view.ended)
+    return kept
+
+
+def table(contest: Contest, tokens: int, t: Callable[..., str]) -> Element:
     """A column a strategy: answer, vote, tokens, seconds."""
     columns = []
     for name in contest.strategies:
         view = contest.views.get(name)
+        view = within(view, tokens) if view is not None else None
         columns.append(
             el(
                 "div",

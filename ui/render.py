@@ -688,7 +688,7 @@ def votes(view: View, t: Translate) -> Element:
     more = len(choice.votes) - 12
     return el(
         "details",
-        el("summary", t("votes_title", n=len(choice.votes))),
+        el("summary", t("votes_title")),
         el("table", el("thead", head), el("tbody", *rows), class_="votes"),
         el("p", t("votes_more", n=more), class_="muted") if more > 0 else None,
         open="open",

@@ -149,7 +149,9 @@ class SearchPane:
         self, request: gr.Request, make: Make, *, earlier: Sequence[Any] = (), runs: Path | None = None
     ) -> Iterator[dict[Any, Any]]:
         """Run a new search on this tab, yielding updates until it is over."""
+        before = self._current(request)
         activity = self.activities.begin(str(request.session_hash), self.tab)
+        activity.charts_open = before is not None and before.charts_open
         activity.earlier = list(earlier)
         activity.runs = runs
         yield {**self.cleared(), **self._busy(True)}
@@ -296,9 +298,11 @@ class SearchPane:
 
     def _draw_charts(self, request: gr.Request) -> Any:
         activity = self._current(request)
-        if activity is None or activity.view.started is None:
+        if activity is None:
             return [gr.skip()] * len(self.charts)
         activity.charts_open = True
+        if activity.view.started is None:
+            return [gr.skip()] * len(self.charts)
         return charts.figures(activity.view, activity.selected, texts(language_of(request)))
 
     # -- taking part ---------------------------------------------------------------------------------------------

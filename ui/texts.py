@@ -119,7 +119,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "token_confidence": ("Token confidence", "词元把握"),
     "token_confidence_hint": ("Mean confidence over the tokens of the chosen thought", "所选思路各词元的平均把握"),
-    "votes_title": ("The vote ({n} answers)", "投票（{n} 个答案）"),
+    "votes_title": ("The vote", "投票"),
     "votes_more": ("and {n} more", "另有 {n} 个"),
     "vote_answer": ("Answer", "答案"),
     "vote_rollouts": ("Thoughts", "思路"),
@@ -245,7 +245,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "compare_two": ("Choose two strategies or more.", "请至少选择两个策略。"),
     "compare_next": ("waits for its turn", "等待中"),
-    "compare_same": ("Both say", "答案相同"),
     # translate
     "sentence": ("Sentence", "句子"),
     "sentence_placeholder": ("What should be said in another language? Enter translates.", "想翻译什么？回车开始。"),

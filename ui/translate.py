@@ -69,7 +69,14 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
         answer=translation_card,
         task_of=task_of,
     )
-    gr.Examples(EXAMPLES, [text, to], label=LABELS("examples"), elem_id="translate-examples", api_visibility="private")
+    gr.Examples(
+        EXAMPLES,
+        [text, to],
+        label=LABELS("examples"),
+        example_labels=[f"{sentence} → {target}" for sentence, target in EXAMPLES],
+        elem_id="translate-examples",
+        api_visibility="private",
+    )
 
     def translate(
         request: gr.Request, secret: str | None, text: str, to: str, mode: str, source: str, glossary: str

@@ -22,7 +22,7 @@ SEGMENTS = 4
 
 
 def bench_tree(nodes: int = 10_000, depth: int = 20, rounds: int = 2_000, seed: int = 0) -> dict[str, Any]:
-    """Median and 95th percentile, in microseconds of processor time, of select + backpropagate on a tree of `nodes` nodes."""
+    """Processor time, in microseconds, of select + backpropagate on a tree of `nodes` nodes: median and p95."""
     draw = random.Random(seed)
     search = Search(
         SearchConfig(branching=2, exploration=0.4, depth=depth, parallel=1, seed=seed),
@@ -37,7 +37,7 @@ def bench_tree(nodes: int = 10_000, depth: int = 20, rounds: int = 2_000, seed: 
         if search.finished:
             break
         item = _next(search)
-        result = _rollout(search, item, draw)
+        result = _rollout(item, draw)
         began = time.thread_time()
         # One commit backs the value up, and chooses the next item from the tree as it then is.
         search.tell(item.work, result)
@@ -57,10 +57,10 @@ def _next(search: Search) -> WorkItem:
 
 
 def _answer(search: Search, item: WorkItem, draw: random.Random) -> None:
-    search.tell(item.work, _rollout(search, item, draw))
+    search.tell(item.work, _rollout(item, draw))
 
 
-def _rollout(search: Search, item: WorkItem, draw: random.Random) -> RolloutFinished:
+def _rollout(item: WorkItem, draw: random.Random) -> RolloutFinished:
     c = draw.uniform(0.3, 0.99)
     rest = math.log((1 - c) / 4)
     tops: TopTokens = ((0, math.log(c)), (1, rest), (2, rest), (3, rest), (4, rest))

@@ -97,10 +97,13 @@ EXAMPLES: tuple[Example, ...] = (
         "More empty promises from the boss. Gee, thanks, say all of us on the payroll.",
     ),
     Example(
-        "zh", "en", "明天下午3点在图书馆门口见，记得带伞",
-        "a plain arrangement to meet; neutral",
-        (),
-        "See you tomorrow at 3 pm outside the library, and remember to bring an umbrella.",
+        "zh", "en", "这支护手霜一股贵妇味，吸收巨快，无脑冲！",
+        "praise of a hand cream, in which every word is meant well; keen",
+        (
+            Reading("一股贵妇味", "a whiff of rich lady", "it smells luxurious", "smells so luxurious"),
+            Reading("无脑冲", "charge without a brain", "buy it without thinking twice", "just go and buy it"),
+        ),
+        "This hand cream smells so luxurious and sinks in super fast, just go and buy it!",
     ),
     Example(
         "zh", "en", "到家啦🏠\n今天的晚霞好治愈\n#随手拍一拍[话题]# #晚霞",
@@ -244,7 +247,8 @@ CAREFUL = (
     f"First, inside <Thought> and </Thought>: one line that begins “{GIST}:” and says what the text is and its "
     "tone; then a paragraph for each expression that would be wrong or odd word for word, of the form\n"
     f"“expression” | {LITERAL}: ... | {MEANING}: ... | {WORDS}: ...\n"
-    f"with {WORDS} in {{target}}. No such paragraph where the text means what it says. "
+    f"with {MEANING} in keeping with the rest of the text, and {WORDS} in {{target}}. "
+    "No such paragraph where the text means what it says. "
     "Then the translation alone, all of it in {target}, inside <Output> and </Output>."
 )
 
