@@ -58,7 +58,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="The catalogue of models.", invoke_without_command=True)
 app.add_typer(models_app, name="models")
-bench_app = typer.Typer(help="What it costs; each figure is printed with the machine and the commit.")
+bench_app = typer.Typer(help="What it costs: speed of a model under the search, or another benchmark by name.")
 app.add_typer(bench_app, name="bench")
 translation_commands.register(app)
 app.command()(evaluation_commands.evaluate)
@@ -178,6 +178,38 @@ def show(
         out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InvalidOption("out", str(out), f"a file that can be written ({error.strerror})") from None
+
+
+@bench_app.callback(invoke_without_command=True)
+def bench(
+    context: typer.Context,
+    model: Model = None,
+    engine: EngineName = "auto",
+    base_url: BaseUrl = None,
+    quantize: Quantize = "auto",
+    rollouts: Annotated[int, typer.Option(min=1, help="Rollouts of the search, and rows of the batch.")] = 8,
+    action: Annotated[str, typer.Option(help="step, or mini-step-N.")] = "mini-step-64",
+    max_tokens: Annotated[int, typer.Option(min=8, help="Tokens a rollout: all are written to the end.")] = 128,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; medians count.")] = 1,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Tokens a second of the same work: one by one, one plain batch, and a whole search."""
+    if context.invoked_subcommand is not None:
+        return
+    from marco.benchmarks.speed import bench_speed
+
+    config = model_config(model, engine, base_url, quantize)
+    with progress_bar() as bar:
+        task = bar.add_task("Measuring", total=None)
+
+        def report(done: int, total: int, message: str) -> None:
+            bar.update(task, completed=done, total=total or None, description=message)
+
+        figures = bench_speed(
+            config, options("marco", action=action, seed=seed), rollouts, report, max_tokens=max_tokens, repeats=repeats
+        )
+    _print_figures(figures, as_json)
 
 
 @bench_app.command(name="tree")

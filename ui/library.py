@@ -26,6 +26,9 @@ SHOWN = 200
 
 FORMATS = ("json", "graphml", "html")
 
+Titles = list[tuple[str, str]]
+"""What a run is called on the page, and its name."""
+
 
 def build(activities: Activities, folder: Folder, secret: Any, asking: SearchPane, tabs: gr.Tabs, tab: gr.Tab) -> None:
     """Build the tab where it stands. A run is resumed on `asking`, the pane of the tab where questions are asked."""
@@ -37,6 +40,7 @@ def build(activities: Activities, folder: Folder, secret: Any, asking: SearchPan
         model = gr.Textbox(label=LABELS("runs_model"), scale=1, elem_id="runs-model")
     listing = panel(elem_id="runs-list")
     chosen = gr.State(None)
+    titles = gr.State([])
     with gr.Column(visible=False, elem_id="runs-open") as opened:
         with gr.Row(elem_classes="more"):
             slider = gr.Slider(1, 2, value=2, step=1, label=LABELS("runs_replay"), elem_id="runs-slider", scale=4)
@@ -55,10 +59,11 @@ def build(activities: Activities, folder: Folder, secret: Any, asking: SearchPan
 
     found_in = [secret, word, since, model]
 
-    def rows(request: gr.Request, secret: str | None, word: str, since: str, model: str) -> Element:
-        return run_table(list(_found(folder(request, secret))), word, since, model, speaker(request))
+    def rows(request: gr.Request, secret: str | None, word: str, since: str, model: str) -> tuple[Element, Titles]:
+        found = list(_found(folder(request, secret)))
+        return run_table(found, word, since, model, speaker(request)), [(_title(item), item.name) for item in found]
 
-    def open_(event: gr.EventData, request: gr.Request, secret: str | None) -> dict[Any, Any]:
+    def open_(event: gr.EventData, request: gr.Request, secret: str | None, titles: Titles) -> dict[Any, Any]:
         if str(event.action) != "open":
             return {}
         name = str(event.of)
@@ -72,7 +77,7 @@ def build(activities: Activities, folder: Folder, secret: Any, asking: SearchPan
         for happened in run.events:
             activity.view.apply(happened)
         steps = len(run.events)
-        others = [(_title(item), item.name) for item in _found(runs) if item.name != name]
+        others = [(title, item) for title, item in titles if item != name]
         return {
             chosen: name,
             opened: gr.update(visible=True),
@@ -81,7 +86,6 @@ def build(activities: Activities, folder: Folder, secret: Any, asking: SearchPan
             other: gr.update(choices=others, value=None),
             beside: None,
             continue_: gr.update(visible=run.started.kind == "solve"),
-            **dict(zip(exports, _exported(run), strict=True)),
             **pane.cleared(),
             **pane.show(activity, request, Sent()),
         }
@@ -99,6 +103,11 @@ def build(activities: Activities, folder: Folder, secret: Any, asking: SearchPan
             activity.view.apply(happened)
         return pane.show(activity, request, Sent())
 
+    def export(request: gr.Request, secret: str | None, name: str | None) -> list[Any]:
+        if name is None:
+            return [gr.skip()] * len(FORMATS)
+        return list(_exported(_read(folder(request, secret), name)))
+
     def compare(other: str | None, request: gr.Request, secret: str | None, name: str | None) -> Element | None:
         if not other or name is None:
             return None
@@ -111,7 +120,8 @@ def build(activities: Activities, folder: Folder, secret: Any, asking: SearchPan
         runs = folder(request, secret)
         if name is not None and runs is not None:
             run_path(runs, name).unlink(missing_ok=True)
-        return {chosen: None, opened: gr.update(visible=False), listing: rows(request, secret, *filters)}
+        left, names = rows(request, secret, *filters)
+        return {chosen: None, opened: gr.update(visible=False), listing: left, titles: names}
 
     def go_on(request: gr.Request) -> Iterator[Any]:
         activity = activities.get(str(request.session_hash), TAB)
@@ -119,15 +129,15 @@ def build(activities: Activities, folder: Folder, secret: Any, asking: SearchPan
             yield {tabs: gr.update(selected="reason")}
             yield from asking.go_on(request, activity, more=RESUMED)
 
-    everything = [chosen, opened, slider, sure, other, beside, continue_, *exports, *pane.outputs]
-    listing.act(open_, secret, everything, **QUIET)
+    everything = [chosen, opened, slider, sure, other, beside, continue_, *pane.outputs]
+    listing.act(open_, [secret, titles], everything, **QUIET).then(export, [secret, chosen], exports, **QUIET)
     slider.input(replay, [slider, secret, chosen], pane.outputs, trigger_mode="always_last", **QUIET)
     other.input(compare, [other, secret, chosen], beside, **QUIET)
     delete.click(lambda: gr.update(visible=True), None, sure, **QUIET)
-    sure.click(remove, [secret, chosen, word, since, model], [chosen, opened, listing], **QUIET)
+    sure.click(remove, [secret, chosen, word, since, model], [chosen, opened, listing, titles], **QUIET)
     for field in (word, since, model):
-        field.input(rows, found_in, listing, trigger_mode="always_last", **QUIET)
-    tab.select(rows, found_in, listing, **QUIET)
+        field.input(rows, found_in, [listing, titles], trigger_mode="always_last", **QUIET)
+    tab.select(rows, found_in, [listing, titles], **QUIET)
     continue_.click(go_on, None, [tabs, *asking.outputs], **asking.streaming())
 
 
