@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -293,6 +293,7 @@ def test_counts_of_all_parts_are_summed():
     assert solution.to_json()["target_language"] == "en"
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="aä。.! \n\t你😀", max_size=200), st.integers(5, 60))
 def test_parts_put_together_are_the_text(text, limit):
     taken = parts(text, limit)
@@ -329,6 +330,7 @@ def test_what_was_dropped_is_put_back_and_what_was_invented_goes(source, transla
     assert restore(source, translation) == restored
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab 好😋❤️🇨🇳👍🏽\n", max_size=40), st.text(alphabet="ab 好😋❤️🇨🇳\n", max_size=40))
 def test_restoring_loses_nothing_and_is_done_once(source, translation):
     once = restore(source, translation)
@@ -386,6 +388,7 @@ def test_what_belongs_to_the_text_stays(output, source):
     assert clean(output, source) == output
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300), st.text(max_size=50))
 def test_any_output_is_cleaned_and_read_without_an_error(output, source):
     translation = clean(output, source)

@@ -10,17 +10,16 @@ import gradio as gr
 
 from marco.config import STRATEGIES, ModelConfig
 from marco.translation import MODES
-from ui import compare, library, reason, translate
+from ui import api, compare, library, reason, translate
 from ui.markup import Element, el
 from ui.model_loader import ModelLoader, Opener
 from ui.panel import panel
-from ui.search_pane import QUIET
 from ui.session import Activities
 from ui.settings import choices
 from ui.texts import LABELS, language_of, speaker
 from ui.tree_view import CSS as TREE_CSS
 from ui.visitors import folder_of, new_secret
-from ui.waiting import progress_text
+from ui.waiting import QUIET, progress_text
 
 __all__ = ["LAUNCH", "build_app"]
 
@@ -155,7 +154,7 @@ def build_app(
                 model_status(loader, request),
                 gr.update(choices=choices("mode", MODES, language)),
                 gr.update(choices=choices("strategy", STRATEGIES, language)),
-                *settings.translated(language),
+                *settings.opened(language, request.query_params),
             ]
 
         def beat(request: gr.Request) -> tuple[Element, Any]:
@@ -165,6 +164,7 @@ def build_app(
         def left(request: gr.Request) -> None:
             activities.forget(str(request.session_hash))
 
+        api.build(loader, activities, folder)
         app.load(opened, secret, [secret, masthead, model, mode, strategies, *settings.components], **QUIET)
         pulse.tick(beat, None, [model, pulse], **QUIET)
         app.unload(left)

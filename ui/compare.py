@@ -19,11 +19,10 @@ from ui.model_loader import ModelLoader
 from ui.panel import panel
 from ui.reason import EXAMPLES, Folder
 from ui.render import View
-from ui.search_pane import QUIET
 from ui.session import Activities, Activity, watch
 from ui.settings import choices
 from ui.texts import LABELS, speaker
-from ui.waiting import wait_for_model, wait_message
+from ui.waiting import QUIET, wait_for_model, wait_message
 
 TAB = "compare"
 

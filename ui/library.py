@@ -15,9 +15,10 @@ from ui import render
 from ui.markup import Element, el
 from ui.panel import panel
 from ui.reason import Folder
-from ui.search_pane import QUIET, SearchPane, Sent
+from ui.search_pane import SearchPane, Sent
 from ui.session import Activities
 from ui.texts import LABELS, speaker
+from ui.waiting import QUIET
 
 TAB = "runs"
 

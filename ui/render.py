@@ -102,6 +102,9 @@ class View:
     """The limits in force: `rollouts`, `tokens`, `seconds`."""
     raised: dict[str, Any] = field(default_factory=dict)
     """Limits that a resumed search goes on with, in place of those in its header."""
+    seconds_before: float = 0.0
+    tokens_before: int = 0
+    """Of a resumed search: what it had taken when it went on."""
     _confidences: dict[tuple[int, int, int], tuple[float | None, ...]] = field(default_factory=dict)
 
     def apply(self, event: Event, now: float = 0.0) -> None:
@@ -162,10 +165,10 @@ class View:
 
     @property
     def seconds(self) -> float:
-        """Since the first work was handed out."""
+        """Since the first work was handed out; those of a resumed search add up."""
         if self.ended is not None:
             return self.ended.seconds
-        return 0.0 if self.began is None else max(0.0, self.latest - self.began)
+        return self.seconds_before + (0.0 if self.began is None else max(0.0, self.latest - self.began))
 
     @property
     def generated(self) -> int:
@@ -175,7 +178,11 @@ class View:
     @property
     def pace(self) -> float | None:
         """Generated tokens per second; None while there is nothing to tell."""
-        return self.generated / self.seconds if self.generated and self.seconds > 0 else None
+        if self.ended is not None:
+            tokens, seconds = self.generated, self.seconds
+        else:
+            tokens, seconds = self.generated - self.tokens_before, self.seconds - self.seconds_before
+        return tokens / seconds if tokens > 0 and seconds > 0 else None
 
     @property
     def finished(self) -> int:

@@ -25,12 +25,10 @@ from ui.panel import panel
 from ui.session import Activities, Activity, watch
 from ui.texts import LABELS, language_of, speaker, texts, tree_words
 from ui.tree_view import tree_view
-from ui.waiting import wait_for_model, wait_message
+from ui.waiting import QUIET, wait_for_model, wait_message
 
 THOUGHTS_EVERY = 0.6
 """Seconds between updates of the thoughts: they are the most to draw, and are read, not watched."""
-
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 Answer = Callable[[render.View, Callable[..., str]], Element]
 Make = Callable[[Activity, Engine], Callable[[], Iterable[Event]]]
@@ -170,6 +168,7 @@ class SearchPane:
         activity.selected, activity.unfolded = before.selected, before.unfolded
         activity.charts_open = before.charts_open
         activity.view.raised = limits
+        activity.view.seconds_before, activity.view.tokens_before = before.view.seconds, before.view.tree.generated
 
         def make(activity: Activity, engine: Engine) -> Callable[[], Iterable[Event]]:
             solver = Solver(engine, runs=activity.runs)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 
 from marco.config import PRESETS, REFLECTIONS, SELECTIONS, STRATEGIES, Options, options
+from marco.errors import MarcoError
 from ui.texts import LABELS, texts
+from ui.waiting import QUIET
 
 ACTIONS = ("step", "mini-step-64", "mini-step-32")
 
@@ -123,14 +126,48 @@ class Settings:
             lambda name: [of_preset(name)[field] for field in NAMES[1:]],
             preset,
             self.components[1 : len(NAMES)],
-            queue=False,
-            show_progress="hidden",
-            api_visibility="private",
+            **QUIET,
         )
+        self.remember()
 
-    def translated(self, language: str) -> list[Any]:
-        """Updates of `components` with the names of their choices in a language."""
-        updates = [
-            gr.update(choices=choices(name, GROUPS[name], language)) if name in GROUPS else gr.skip() for name in NAMES
-        ]
+    def remember(self) -> None:
+        """Keep what differs from the usual in the page's address, so that a link carries the settings."""
+        usual = of_preset("marco")
+        script = f"""(...values) => {{
+            const names = {json.dumps(NAMES)}, usual = {json.dumps(usual)}, address = new URL(location.href);
+            names.forEach((name, i) => {{
+                if (values[i] === null || values[i] === usual[name]) address.searchParams.delete(name);
+                else address.searchParams.set(name, values[i]);
+            }});
+            history.replaceState(history.state, "", address);
+        }}"""
+        for component in self.components[: len(NAMES)]:
+            component.change(None, self.components[: len(NAMES)], None, js=script, **QUIET)
+
+    def recalled(self, address: Mapping[str, str]) -> dict[str, Any]:
+        """The settings that an address carries; what makes no sense is left out."""
+        values = of_preset("marco")
+        found: dict[str, Any] = {}
+        for name in NAMES:
+            if name not in address:
+                continue
+            text = address[name]
+            try:
+                value: Any = text if isinstance(values[name], str) else float(text)
+                trial = {**values, **found, name: value}
+                to_options([trial[each] for each in NAMES])
+            except (ValueError, MarcoError):
+                continue
+            found[name] = value
+        return found
+
+    def opened(self, language: str, address: Mapping[str, str]) -> list[Any]:
+        """Updates of `components` for a page that opens: names in a language, values from the address."""
+        values = self.recalled(address)
+        updates = []
+        for name in NAMES:
+            update: dict[str, Any] = {"value": values[name]} if name in values else {}
+            if name in GROUPS:
+                update["choices"] = choices(name, GROUPS[name], language)
+            updates.append(gr.update(**update) if update else gr.skip())
         return updates + [gr.skip()] * (len(self.components) - len(NAMES))

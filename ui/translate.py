@@ -78,7 +78,7 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
         api_visibility="private",
     )
 
-    def translate(
+    def ask(
         request: gr.Request, secret: str | None, text: str, to: str, mode: str, source: str, glossary: str
     ) -> Iterator[dict[Any, Any]]:
         runs = folder(request, secret)
@@ -99,8 +99,8 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
         yield from pane.play(request, make, runs=runs)
 
     inputs = [secret, text, to, mode, source, glossary]
-    run.click(translate, inputs, pane.outputs, **pane.streaming())
-    text.submit(translate, inputs, pane.outputs, **pane.streaming())
+    run.click(ask, inputs, pane.outputs, **pane.streaming())
+    text.submit(ask, inputs, pane.outputs, **pane.streaming())
     return mode
 
 

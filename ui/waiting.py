@@ -1,14 +1,18 @@
-"""Waiting for the model: what a tab does between Run and a model that is there."""
+"""What every tab needs to wait for the model, and to answer at once where nothing is waited for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import gradio as gr
 
 from ui.model_loader import ModelLoader
 from ui.session import Activity
 from ui.texts import speaker
+
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+"""Arguments of an event that is answered at once, beside the queue."""
 
 
 def wait_for_model(loader: ModelLoader, activity: Activity) -> Iterator[None]:

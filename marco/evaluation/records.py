@@ -170,5 +170,5 @@ class Record:
 
     @property
     def languages(self) -> list[tuple[str, str]]:
-        """(task, language) pairs, in the order of the rows."""
-        return list(dict.fromkeys((row["task"], row["lang"]) for row in self.rows))
+        """(task, language) pairs that have rows, sorted."""
+        return sorted({(row["task"], row["lang"]) for row in self.rows})

@@ -324,9 +324,7 @@ class Recorder:
                 "key": rollout.key,
                 "output": rollout.output[:MAX_OUTPUT_CHARS],
                 "value": self._tree.values[number],
-                "statistics": {
-                    name: None if value is None else round(value, 6) for name, value in rollout.statistics.items()
-                },
+                "statistics": dict(rollout.statistics),
                 "tokens": len(rollout.token_ids),
                 "prefilled": rollout.prefilled,
                 "cached": rollout.cached,

@@ -228,11 +228,12 @@ _STOP_WORDS = frozenset(
 def literal_slip(expression: Expression, translation: str) -> bool:
     """Whether the translation says an expression word for word.
 
-    That is: it has all the telling words of the literal sense, and the meaning and the chosen words lack one of them.
+    That is: it has all the telling words of the literal sense, and meaning and chosen words share none of them.
+    Where they do, the expression says about what it means.
     """
     telling = _telling(expression.literal)
-    own = telling - _telling(expression.meaning) - _telling(expression.chosen)
-    return bool(own) and telling <= _telling(translation)
+    meant = _telling(expression.meaning) | _telling(expression.chosen)
+    return bool(telling) and not telling & meant and telling <= _telling(translation)
 
 
 def _telling(text: str) -> set[str]:
