@@ -66,6 +66,8 @@ class Task:
     details: Mapping[str, Any] = field(default_factory=dict)
     extract: Callable[[str], str | None] | None = None
     """From the output to the answer; None reads it by `answer_kind`."""
+    flaw: Callable[[str], str | None] | None = None
+    """Why an answer may not win while another without flaw exists, in a word or two; None where it is sound."""
 
 
 class Session:
@@ -294,12 +296,15 @@ class Session:
             output=output,
             answer=found,
             key=key,
-            degenerate=degeneracy(whole, completion.token_ids, completion.finish, found),
+            degenerate=degeneracy(whole, completion.token_ids, completion.finish, found) or self._flaw(found),
             statistics=statistics(logprobs, top),
             prefilled=completion.prefilled,
             cached=completion.cached,
             seconds=round(seconds, 3),
         )
+
+    def _flaw(self, found: str | None) -> str | None:
+        return self.task.flaw(found) if self.task.flaw is not None and found is not None else None
 
     def _extract(self, output: str) -> str | None:
         if self.task.extract is not None:

@@ -46,6 +46,16 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture
 def open_page(chromium) -> Iterator[Callable[..., Any]]:
     """`open_page(url, **context options)`; at the end nothing may have gone wrong on any page opened."""
+    yield from _pages(chromium)
+
+
+@pytest.fixture(scope="module")
+def open_page_once(chromium) -> Iterator[Callable[..., Any]]:
+    """As `open_page`, for fixtures of a module."""
+    yield from _pages(chromium)
+
+
+def _pages(chromium: Any) -> Iterator[Callable[..., Any]]:
     contexts = []
     complaints: list[str] = []
 
@@ -94,8 +104,18 @@ class Apps:
         self._folder = folder
         self._closing: list[Callable[[], None]] = []
 
-    def start(self, engine: Any, *, loading: threading.Event | None = None, failure: Exception | None = None) -> Served:
-        """Serve a page whose model is `engine`: there once `loading` is set, or never, for a `failure`."""
+    def start(
+        self,
+        engine: Any,
+        *,
+        loading: threading.Event | None = None,
+        failure: Exception | None = None,
+        **arguments: Any,
+    ) -> Served:
+        """Serve a page whose model is `engine`: there once `loading` is set, or never, for a `failure`.
+
+        Other arguments are for `build_app`.
+        """
         from ui import LAUNCH, build_app
         from ui.model_loader import ModelLoader, Progress
 
@@ -109,7 +129,7 @@ class Apps:
 
         runs = self._folder / f"runs{len(self._closing)}"
         loader = ModelLoader(opener)
-        app = build_app(loader, runs=runs)
+        app = build_app(loader, runs=runs, **arguments)
         loader.start()
         _, url, _ = app.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **LAUNCH)
         self._closing.append(lambda: (loader.close(), app.close(verbose=False)))

@@ -399,3 +399,304 @@ def test_the_page_speaks_chinese_to_a_chinese_browser(app, open_page):
     ask(page)
     expect(page.locator("#reason-status")).to_contain_text("完成", timeout=30_000)
     expect(page.locator("#reason-answer")).to_contain_text("票数优势")
+
+
+# -- taking part --------------------------------------------------------------------------------------------
+
+
+def choose_thought(page: Page) -> str:
+    """Choose a thought that is a node of the tree; returns its id."""
+    node = page.locator("#reason-tree .kind-thought:not(.is-waiting)").first
+    node.click()
+    expect(page.locator("#reason-node .steering")).to_be_visible()
+    return node.get_attribute("data-node")
+
+
+def test_expanding_a_node_of_a_finished_search_goes_on_from_there(app, open_page):
+    page = open_page(app.url)
+    ask(page)
+    finished(page)
+    choose_thought(page)
+    page.get_by_role("button", name="Expand here").click()
+    expect(page.locator("#reason-status")).to_contain_text("thought 9 of 9")
+    finished(page)
+
+
+def test_a_pruned_node_says_so_and_can_be_restored(app, open_page):
+    page = open_page(app.url)
+    ask(page)
+    finished(page)
+    node = choose_thought(page)
+    page.get_by_role("button", name="Prune").click()
+    expect(page.locator(f"#reason-tree [data-node='{node}']")).to_have_class(re.compile("is-pruned"))
+    page.get_by_role("button", name="Restore").click()
+    expect(page.locator(f"#reason-tree [data-node='{node}']")).not_to_have_class(re.compile("is-pruned"))
+
+
+def test_a_search_under_way_is_steered(slow, open_page):
+    page = open_page(slow.url)
+    setting(page, "rollouts", 40)
+    ask(page)
+    expect(page.locator("#reason-tree .kind-thought:not(.is-waiting)").first).to_be_visible(timeout=15_000)
+    node = choose_thought(page)
+    page.get_by_role("button", name="Pin", exact=True).click()
+    expect(page.locator(f"#reason-tree [data-node='{node}']")).to_have_class(re.compile("is-pinned"))
+    expect(page.locator("#reason-status")).to_contain_text("Thinking")
+    page.locator("#reason-stop").click()
+    expect(page.locator("#reason-run")).to_be_enabled()
+
+
+def test_a_thought_is_edited_and_the_model_goes_on_from_it(app, open_page):
+    page = open_page(app.url)
+    ask(page)
+    finished(page)
+    choose_thought(page)
+    page.get_by_role("button", name="Edit and go on").click()
+    box = page.locator("#reason-edit textarea")
+    expect(box).not_to_have_value("")
+    box.fill("<Thought>\nMy own idea: two and one. 🙂\n\n")
+    page.locator("#reason-edit-go").click()
+    finished(page)
+    expect(page.locator("#reason-tree")).to_contain_text("My own idea")
+
+
+def test_another_token_forks_the_search(app, open_page):
+    page = open_page(app.url)
+    ask(page)
+    finished(page)
+    choose_thought(page)
+    page.locator("#reason-node .token").nth(4).hover()
+    options = page.locator("#reason-node .bubble .option")
+    expect(options).to_have_count(5)
+    before = page.locator("#reason-tree [data-node^=e]").count()
+    page.locator("#reason-node .bubble button.option").first.click()
+    expect(page.locator("#reason-tree [data-node^=e]")).to_have_count(before + 1, timeout=20_000)
+    finished(page)
+
+
+def test_alternatives_show_on_focus_too(app, open_page):
+    page = open_page(app.url)
+    ask(page)
+    finished(page)
+    choose_thought(page)
+    page.locator("#reason-node .token").first.focus()
+    expect(page.locator("#reason-node .bubble")).to_be_visible()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#reason-node .token.is-shown")).to_have_attribute("data-index", "1")
+    page.keyboard.press("Escape")
+    expect(page.locator("#reason-node .bubble")).to_have_count(0)
+
+
+def test_a_finished_search_is_given_more(app, open_page):
+    page = open_page(app.url)
+    ask(page)
+    finished(page)
+    page.locator("#reason-more").click()
+    expect(page.locator("#reason-status")).to_contain_text("of 12")
+    finished(page)
+    expect(page.locator("#reason-status")).to_contain_text("thought 12 of 12")
+
+
+def test_charts_are_drawn_on_demand(app, open_page):
+    page = open_page(app.url)
+    ask(page)
+    finished(page)
+    page.get_by_role("button", name="Charts").click()
+    for name in ("path", "rollouts", "answer"):
+        expect(page.locator(f"#reason-chart-{name} .js-plotly-plot")).to_be_visible()
+
+
+# -- a conversation -----------------------------------------------------------------------------------------
+
+
+def test_a_follow_up_keeps_what_was_said(apps, open_page):
+    seen: list[str] = []
+
+    def remember(prefix: str, seed: int) -> str:
+        seen.append(prefix)
+        return bolts(prefix, seed)
+
+    app = apps.start(ScriptedEngine(remember))
+    page = open_page(app.url)
+    ask(page, "How many bolts?")
+    finished(page)
+    follow = page.locator("#reason-follow-up textarea")
+    follow.fill("And for two robes?")
+    follow.press("Enter")
+    expect(page.locator("#reason-thoughts .question")).to_have_count(2)
+    finished(page)
+    assert "How many bolts?" in seen[-1] and "And for two robes?" in seen[-1]
+    assert "The answer is" in seen[-1].rpartition("And for two robes?")[0]
+
+
+# -- runs ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recorded(apps: Apps, open_page_once) -> Served:
+    """An app with two runs on record."""
+    app = apps.start(ScriptedEngine(think))
+    page = open_page_once(app.url)
+    for question in ("How many bolts of blue?", "How many bolts of white?"):
+        ask(page, question)
+        expect(page.locator("#reason-thoughts .question")).to_have_text(question)
+        finished(page)
+    return app
+
+
+def library(page: Page, name: str = "") -> None:
+    page.get_by_role("tab", name="Runs").click()
+    expect(page.locator("#runs-list .link").first).to_be_visible()
+    if name:
+        page.locator("#runs-list .link", has_text=name).first.click()
+        expect(page.locator("#runs-answer .answer-head")).to_be_visible()
+
+
+def test_a_run_is_found_by_a_word(recorded, open_page):
+    page = open_page(recorded.url)
+    library(page)
+    expect(page.locator("#runs-list tbody tr")).to_have_count(2)
+    page.locator("#runs-find textarea, #runs-find input").fill("white")
+    expect(page.locator("#runs-list tbody tr")).to_have_count(1)
+    page.locator("#runs-find textarea, #runs-find input").fill("nothing like it")
+    expect(page.locator("#runs-list tbody tr")).to_have_count(0)
+
+
+def test_a_run_is_opened_and_replayed(recorded, open_page):
+    page = open_page(recorded.url)
+    library(page, "blue")
+    whole = page.locator("#runs-tree [role=treeitem]").count()
+    box = page.locator("#runs-slider input[type=number]")
+    box.fill("2")
+    box.press("Tab")
+    expect(page.locator("#runs-tree [role=treeitem]")).not_to_have_count(whole)
+    page.locator("#runs-tree [data-node=root]").click()
+    expect(page.locator("#runs-node")).to_contain_text("How many bolts of blue?")
+
+
+def test_a_run_is_exported(recorded, open_page):
+    page = open_page(recorded.url)
+    library(page, "blue")
+    for form, sign in (("json", '"header"'), ("graphml", "<graphml"), ("html", "<!doctype html>")):
+        expect(page.locator(f"#runs-export-{form}")).to_be_enabled()
+        with page.expect_download() as download:
+            page.locator(f"#runs-export-{form}").click()
+        assert sign in download.value.path().read_text(encoding="utf-8")
+
+
+def test_two_runs_are_compared(recorded, open_page):
+    page = open_page(recorded.url)
+    library(page, "blue")
+    page.locator("#runs-other input").click()
+    page.get_by_role("option").first.click()
+    expect(page.locator("#runs-beside .card")).to_have_count(2)
+
+
+def test_a_run_is_resumed_where_questions_are_asked(recorded, open_page):
+    page = open_page(recorded.url)
+    library(page, "white")
+    page.locator("#runs-resume").click()
+    expect(page.locator("#reason-status")).to_contain_text("thought 12 of 12", timeout=20_000)
+    expect(page.locator("#reason-thoughts .question")).to_have_text("How many bolts of white?")
+
+
+def test_a_run_is_deleted_after_a_second_thought(apps, open_page):
+    app = apps.start(ScriptedEngine(think))
+    page = open_page(app.url)
+    ask(page)
+    finished(page)
+    library(page, "robe")
+    page.locator("#runs-delete").click()
+    assert list(app.runs.glob("*.jsonl"))
+    page.locator("#runs-delete-sure").click()
+    expect(page.locator("#runs-list")).to_contain_text("No run")
+    assert not list(app.runs.glob("*.jsonl"))
+
+
+def test_on_a_shared_server_visitors_see_only_their_own_runs(apps, open_page):
+    app = apps.start(ScriptedEngine(think), shared=True)
+    first, second = open_page(app.url), open_page(app.url)
+    ask(first)
+    finished(first)
+    library(first)
+    expect(first.locator("#runs-list tbody tr")).to_have_count(1)
+    second.get_by_role("tab", name="Runs").click()
+    expect(second.locator("#runs-list")).to_contain_text("No run")
+
+
+def test_the_exported_page_stands_alone(recorded, open_page, tmp_path, chromium):
+    from marco.runs import list_runs, read_run
+    from ui.page import as_html
+
+    run = next(iter(list_runs(recorded.runs)))
+    path = tmp_path / "run.html"
+    path.write_text(as_html(read_run(run.path)), encoding="utf-8")
+    context = chromium.new_context()
+    page = context.new_page()
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda request: wrong.append(request.url) if not request.url.startswith("file:") else None)
+    page.goto(path.as_uri())
+    expect(page.locator("#answer")).to_contain_text("The answer is")
+    page.locator(".tree .kind-answer").first.click()
+    expect(page.locator("#node .figures")).to_be_visible()
+    context.close()
+    assert not wrong
+
+
+# -- comparing, settings, programs --------------------------------------------------------------------------
+
+
+def test_strategies_are_compared_at_the_same_number_of_tokens(app, open_page):
+    page = open_page(app.url)
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#compare-tokens input[type=number]").fill("600")
+    page.locator("#compare-tokens input[type=number]").press("Tab")
+    page.locator("#compare-question textarea").fill(QUESTION)
+    page.locator("#compare-question textarea").press("Enter")
+    columns = page.locator("#compare-result .columns > .card")
+    expect(columns).to_have_count(3)
+    expect(page.locator("#compare-run")).to_be_enabled(timeout=40_000)
+    for column in columns.all():
+        expect(column.locator(".big-answer")).to_be_visible()
+        spent = column.locator(".figures dd").nth(1).inner_text()
+        assert int(spent.replace(",", "")) <= 600
+
+
+def test_the_address_carries_the_settings(app, open_page):
+    page = open_page(app.url)
+    setting(page, "rollouts", 5)
+    expect(page).to_have_url(re.compile(r"rollouts=5"))
+    again = open_page(f"{app.url}?rollouts=3&select=majority&temperature=nonsense&action=sideways")
+    ask(again)
+    finished(again)
+    expect(again.locator("#reason-status")).to_contain_text("thought 3 of 3")
+
+
+def test_another_model_takes_over_without_losing_the_search_under_way(apps, open_page):
+    second = ScriptedEngine(think, model="the-second")
+    app = apps.start(ScriptedEngine(ponder, seconds_per_token=0.02), switch=lambda config: lambda progress: second)
+    page = open_page(app.url)
+    setting(page, "rollouts", 6)
+    ask(page)
+    expect(page.locator("#reason-tree .kind-ghost").first).to_be_visible()
+    page.get_by_role("button", name="Model", exact=True).click()
+    box = page.locator("#model-name input")
+    box.fill("the-second")
+    box.press("Enter")
+    page.locator("#model-use").click()
+    expect(page.locator("#model-status")).to_contain_text("the-second")
+    finished(page)
+    expect(page.locator("#reason-status")).to_contain_text("thought 6 of 6")
+
+
+def test_programs_stream_answers_through_two_endpoints(app):
+    from gradio_client import Client
+
+    client = Client(app.url, verbose=False)
+    assert set(client.view_api(print_info=False, return_format="dict")["named_endpoints"]) == {"/solve", "/translate"}
+    told = list(client.submit(QUESTION, rollouts=3, api_name="/solve"))
+    assert [item["done"] for item in told[:-1]] == [False] * (len(told) - 1)
+    assert told[-1]["done"] and told[-1]["answer"] == "3" and told[-1]["rollouts"] == 3
+    translated = list(client.submit("这个鞋拥有踩屎感", "English", api_name="/translate"))
+    assert translated[-1]["target_language"] == "en"

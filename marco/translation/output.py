@@ -93,17 +93,24 @@ def untranslated(source: str, translation: str, target: Language, origin: Langua
     return same and sum(script_words(prose(source)).values()) > 3
 
 
-def acceptable(output: str, source: str, target: Language, origin: Language | None, glossary: Glossary) -> str | None:
-    """The translation in an output, with what was dropped put back; None where it isn't fit to be chosen: empty,
-    a refusal, partly untranslated, or without a term of the glossary that it had to use."""
-    translation = restore(source, clean(output, source))
-    if not translation or (_REFUSAL.match(translation) and not _REFUSAL.match(source)):
-        return None
+def flaw(translation: str, source: str, target: Language, origin: Language | None, glossary: Glossary) -> str | None:
+    """Why a translation isn't fit to be chosen, in a word or two: a refusal, partly untranslated, lost line breaks,
+    or without a term of the glossary that it had to use. None where nothing is wrong."""
+    if _REFUSAL.match(translation) and not _REFUSAL.match(source):
+        return "refused"
     own = translation
     for _, wanted in glossary.pairs:
         own = own.replace(wanted, " ")
     if untranslated(source, own if own.strip() else translation, target, origin):
-        return None
+        return "untranslated"
     if not all(hit.honoured for hit in glossary.report(source, translation)):
-        return None
-    return translation
+        return "glossary ignored"
+    if translation.strip().count("\n") < source.strip().count("\n"):
+        return "lines lost"
+    return None
+
+
+def acceptable(output: str, source: str, target: Language, origin: Language | None, glossary: Glossary) -> str | None:
+    """The translation in an output, with what was dropped put back; None where it is empty or has a `flaw`."""
+    translation = restore(source, clean(output, source))
+    return translation if translation and not flaw(translation, source, target, origin, glossary) else None

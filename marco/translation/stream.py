@@ -28,7 +28,7 @@ from marco.session import Task
 from marco.solver import Solution, Solver
 from marco.translation.glossary import Glossary
 from marco.translation.languages import Language, language, recognise
-from marco.translation.output import acceptable, clean
+from marco.translation.output import clean, flaw
 from marco.translation.prompting import register_messages, translation_messages
 from marco.translation.reasoned import Translation, by_part, reading
 from marco.translation.segments import CONTEXT_CHARS, Part, parts, restore
@@ -220,13 +220,19 @@ def _made(text: str, messages: Sequence[Message], details: Mapping[str, Any]) ->
     glossary = Glossary(tuple((str(source), str(wanted)) for source, wanted in details.get("glossary") or ()))
 
     def extract(output: str) -> str | None:
-        if mode == "careful":
-            return acceptable(output, text, target, origin, glossary)
         translation = clean(output, text)
         # The baseline of measurements gets no help; `paper` chooses as the paper does.
         return (translation if mode == "direct" else restore(text, translation)) or None
 
-    return Task(text, tuple(messages), kind="translate", answer_kind="text", details=dict(details), extract=extract)
+    return Task(
+        text,
+        tuple(messages),
+        kind="translate",
+        answer_kind="text",
+        details=dict(details),
+        extract=extract,
+        flaw=(lambda found: flaw(found, text, target, origin, glossary)) if mode == "careful" else None,
+    )
 
 
 def task_of(started: SearchStarted) -> Task:
