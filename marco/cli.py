@@ -96,16 +96,19 @@ def solve(
     seed: Seed = None,
     stop_when_sure: Sure = None,
     language: Annotated[str | None, typer.Option(help="Language of the answer; by default the question's.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with this run file; --rollouts is then N in all.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="Go on with this run (a file, or a name); --rollouts is then N in all.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Search for the answer to a question."""
-    from marco.runs import read_run, runs_folder
+    from marco.runs import find_run, read_run, runs_folder
     from marco.solver import Solution, Solver
 
     stop = threading.Event()
     if resume is not None:
-        recorded = read_run(resume)
+        path = find_run(resume)
+        recorded = read_run(path)
         name = model or recorded.started.model
         with opened(model_config(name, engine, base_url, quantize, adapter)) as opened_engine:
             solver = Solver(opened_engine)
@@ -115,7 +118,7 @@ def solve(
 
                 task_of = translation_task_of
             stream = solver.resume(
-                resume, rollouts=rollouts, tokens=budget, seconds=max_seconds, stop=stop, task_of=task_of
+                path, rollouts=rollouts, tokens=budget, seconds=max_seconds, stop=stop, task_of=task_of
             )
             solution = Solution.of(listen(stream, rollouts, stop), solver.run)
         print_solution(solution, as_json)
@@ -151,13 +154,13 @@ def solve(
 
 @app.command()
 def show(
-    run: Annotated[Path, typer.Argument(help="A run file.")],
+    run: Annotated[str, typer.Argument(help="A run file, or the name of a run.")],
     form: Annotated[str, typer.Option("--format", help="text, json, graphml or html.")] = "text",
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
 ) -> None:
     """Print a recorded search, or export it."""
     from marco import export
-    from marco.runs import read_run
+    from marco.runs import find_run, read_run
 
     def as_html(recorded: Any) -> str:
         from ui.page import as_html as page
@@ -167,7 +170,7 @@ def show(
     forms = {"text": export.as_text, "json": export.as_json, "graphml": export.as_graphml, "html": as_html}
     if form not in forms:
         raise InvalidOption("format", form, "one of " + ", ".join(forms))
-    recorded = read_run(run)
+    recorded = read_run(find_run(run))
     if recorded.torn:
         typer.echo("The last line of this run is incomplete and left out.", err=True)
     text = forms[form](recorded)

@@ -57,6 +57,14 @@ def run_path(folder: Path, name: str) -> Path:
     return folder / f"{name}{SUFFIX}"
 
 
+def find_run(named: str) -> Path:
+    """The file that `named` means: a path, or the name of a run in the runs folder. It may not exist."""
+    path = Path(named)
+    if not path.exists() and _NAME.fullmatch(named) and (kept := run_path(runs_folder(), named)).exists():
+        return kept
+    return path
+
+
 def line_of(event: Event) -> bytes:
     """One event as one line of JSON, newline included."""
     text = json.dumps(to_dict(event), ensure_ascii=False, allow_nan=False, separators=(",", ":"))

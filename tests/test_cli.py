@@ -137,6 +137,11 @@ def test_a_run_is_shown_in_every_format(marco_command, tmp_path, form, says):
     assert says in target.read_text()
 
 
+def test_a_run_is_found_by_its_name(marco_command):
+    _, out, _ = marco_command("solve", QUESTION, "--rollouts", "2", "--json")
+    assert marco_command("show", Path(json.loads(out)["run"]).stem)[0] == 0
+
+
 def test_graphml_is_read_back_by_networkx(marco_command, tmp_path):
     import networkx
 

@@ -420,6 +420,22 @@ def test_with_a_gpu_and_no_hub_the_embedded_model_is_taken_and_that_is_said(card
     assert model.note in said
 
 
+def test_a_default_that_cannot_be_fetched_gives_way_with_the_reason(card, index, monkeypatch, tmp_path):
+    monkeypatch.setattr(models, "_has_cuda", lambda: True)
+    monkeypatch.setattr(models, "hub_in_reach", lambda: True)
+    monkeypatch.setattr(models, "_hub_snapshot", lambda repository: None)
+    monkeypatch.setattr(models, "_hub_cache", lambda: str(tmp_path / "not" / "yet"))
+    monkeypatch.setattr(models, "EMBEDDED", card.name)
+    monkeypatch.setattr(models, "_CATALOGUE", (*models.catalogue(), card))
+    models.model_path(card).parent.mkdir(parents=True)
+    models.model_path(card).write_bytes(CONTENT)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
+    model = models.resolve(None)
+    assert model.name == "tiny"
+    assert "15.23 GB are needed" in model.note
+    assert "HF_HOME" in model.note
+
+
 def test_a_model_asked_for_by_name_gives_way_to_no_other(index, monkeypatch):
     monkeypatch.setattr(models, "_hub_snapshot", lambda repository: None)
     with pytest.raises(ModelUnavailable, match="AIDC-AI/Marco-o1 is not on this machine"):

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from marco.config import SamplingConfig
+from marco.config import ModelConfig, SamplingConfig
+from marco.engines import open_engine
 from marco.engines import server as module
 from marco.engines.base import Chunk, Completion, EngineInfo, Request
 from marco.engines.scripted import END, ByteTokenizer
 from marco.engines.server import VLLM, ServerEngine, ServerTokenizer
-from marco.errors import EngineError, ServerUnreachable
+from marco.errors import EngineError, InvalidOption, ServerError, ServerUnreachable
 
 PREFIX = tuple(b"What?")
 ANSWER = "Hi, 你好 🎉!"
@@ -482,6 +483,30 @@ def test_withheld_tokens_that_cannot_be_told_fail_the_rollout(engine, llama):
     assert "left out 3 tokens" in (done.error or "")
 
 
+def test_a_listener_that_fails_takes_no_sibling_with_it(engine):
+    told: queue.Queue[Completion] = queue.Queue()
+
+    def listen(one: Chunk | Completion) -> None:
+        if one.work == 1:
+            raise RuntimeError("no room for this one")
+        if isinstance(one, Completion):
+            told.put(one)
+
+    engine.submit([request(1), request(2)], listen)
+    assert told.get(timeout=30).text == ANSWER
+
+
+def test_a_tokenizer_that_fails_fails_the_rollout_only(engine, monkeypatch):
+    def broken(ids: Sequence[int]) -> tuple[str, tuple[int, ...]]:
+        raise ServerError("It could not tokenise.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.tokenizer, "decode", broken)
+        (done,), _ = run(engine, request())
+    assert (done.finish, done.error) == ("failed", "It could not tokenise.")
+    assert run(engine, request())[0][0].finish == "stop"
+
+
 # Looking at a server
 
 
@@ -495,6 +520,26 @@ def test_nobody_there_is_told_at_once():
     url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(ServerUnreachable, match=f"No server answers at {url}"):
         ServerEngine(url, tokenizer=Bytes())
+
+
+def test_a_proxy_in_the_environment_is_not_for_this_machine(llama, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    engine = ServerEngine(llama.url, tokenizer=Bytes())
+    assert run(engine, request())[0][0].text == ANSWER
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"engine": "llama.cpp", "base_urls": ("http://127.0.0.1:1",)}, "left out with engine llama.cpp"),
+        ({"base_urls": ("http://127.0.0.1:1", "http://127.0.0.1:2")}, "several are not supported"),
+    ],
+)
+def test_addresses_that_will_not_be_used_are_refused(options, told):
+    with pytest.raises(InvalidOption, match=told):
+        open_engine(ModelConfig(**options))
 
 
 def test_something_else_there_is_no_server(llama):

@@ -75,7 +75,6 @@ class LlamaCppEngine:
         self._context = context
         self._cells = max(context, slots * min(context, CELLS_A_SLOT))
         self._threads = threads or _cores()
-        self._progress = progress
         self._lock = threading.Lock()
         self._closed = False
         self._past: dict[str, float] = {}
@@ -147,7 +146,7 @@ class LlamaCppEngine:
                     self._past = {name: value for name, value in self.usage().items() if name != "rows"}
                     self._child.end()
                     child = self._start_child()
-                    self._server = self._connect(child, child.wait(self._progress))
+                    self._server = self._connect(child, child.wait(None))
                     self._child = child
                 self._hand_on(requests, deliver)
         except MarcoError as error:
@@ -284,7 +283,8 @@ def _trained_context(address: str, key: str) -> int:
     import httpx
 
     try:
-        told = httpx.get(f"{address}/v1/models", headers={"Authorization": f"Bearer {key}"}, timeout=30).json()
+        headers = {"Authorization": f"Bearer {key}"}
+        told = httpx.get(f"{address}/v1/models", headers=headers, timeout=30, trust_env=False).json()
         return int(told["data"][0]["meta"]["n_ctx_train"])
     except (httpx.HTTPError, KeyError, IndexError, TypeError, ValueError):
         return 0

@@ -29,7 +29,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -286,16 +286,16 @@ def is_gguf(path: Path) -> bool:
 
 def _resolve_default(engine: str, progress: Progress | None) -> Model:
     card = find(default_model()) if engine in ("auto", "local") else find(EMBEDDED)
-    if card.name == FULL and not is_present(card) and not hub_in_reach():
-        note = (
-            f"{FULL} is not on this machine and the model hub is out of reach, "
-            f"so Marco takes the embedded model {EMBEDDED}."
-        )
-        if progress:
-            progress(0, 0, note)
-        chosen = _resolve_card(find(EMBEDDED), "auto", progress)
-        return Model(name=chosen.name, path=chosen.path, engine=chosen.engine, hash=chosen.hash, note=note)
-    return _resolve_card(card, engine, progress)
+    if card.name != FULL:
+        return _resolve_card(card, engine, progress)
+    try:
+        return _resolve_card(card, engine, progress)
+    except ModelUnavailable as problem:
+        why = str(problem) if hub_in_reach() else f"{FULL} is not on this machine and the model hub is out of reach."
+        note = f"{why} Marco takes the embedded model {EMBEDDED} instead."
+    if progress:
+        progress(0, 0, note)
+    return replace(_resolve_card(find(EMBEDDED), "auto", progress), note=note)
 
 
 def _resolve_card(card: ModelCard, engine: str, progress: Progress | None) -> Model:
@@ -589,11 +589,11 @@ def _remember_hash(path: Path, stamp: dict[str, Any], digest: str) -> None:
         write_atomically(_hash_memory(path), json.dumps({"stamp": stamp, "sha256": digest}).encode())
 
 
-def _no_room(folder: Path, needed: int) -> ModelUnavailable:
+def _no_room(folder: Path, needed: int, variable: str = "MARCO_CACHE") -> ModelUnavailable:
     free = shutil.disk_usage(folder).free
     return ModelUnavailable(
         f"There is no room in {folder}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free; "
-        "make room, or set MARCO_CACHE to a folder on a larger disk."
+        f"make room, or set {variable} to a folder on a larger disk."
     )
 
 
@@ -648,6 +648,9 @@ def _fetch_snapshot(repository: str, report: Progress, size: int = 0) -> Path:
             f"{repository} is not on this machine (looked in {_hub_cache()}) and {why}; give the path of a copy, or "
             f"choose {EMBEDDED}."
         )
+    held = next(folder for folder in (Path(_hub_cache()), *Path(_hub_cache()).parents) if folder.exists())
+    if shutil.disk_usage(held).free < size:
+        raise _no_room(held, size, "HF_HOME")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
     from tqdm.auto import tqdm  # type: ignore[import-untyped]

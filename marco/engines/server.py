@@ -28,6 +28,7 @@ from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
+from urllib.parse import urlsplit
 
 from marco.config import SamplingConfig
 from marco.engines import models
@@ -44,6 +45,8 @@ POLL = 0.05
 """Seconds between two looks at a request's `cancel`."""
 TOP = 5
 CONNECT_SECONDS = 4.0
+ANSWER_SECONDS = 15.0
+"""Longest wait for what takes a server no time: what it is, what a text's tokens are."""
 SILENCE_SECONDS = 600.0
 """A server that says nothing for this long, while it reads a prompt or writes, counts as gone."""
 ATTEMPTS = 4
@@ -327,6 +330,13 @@ class _Rollout:
     def ids(self) -> tuple[int, ...]:
         return tuple(token.id for token in self.tokens)
 
+    def tell(self, news: Chunk | Completion) -> None:
+        """A listener that fails must not take its siblings' rollouts with it."""
+        try:
+            self.deliver(news)
+        except Exception:
+            log.exception("What listens to a rollout failed")
+
 
 class _Broken(Exception):
     """The call broke down in a way that may pass: try again, unless tokens have come."""
@@ -364,8 +374,14 @@ class ServerEngine:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         # llama.cpp closes kept-alive connections at moments of its own; a new one for each call costs nothing here.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        # A proxy named in the environment is for the world outside.
+        proxies = urlsplit(self.base_url).hostname not in ("127.0.0.1", "localhost", "::1")
         self._client = httpx.Client(
-            base_url=self.base_url, headers=headers, timeout=httpx.Timeout(30, connect=CONNECT_SECONDS), limits=limits
+            base_url=self.base_url,
+            headers=headers,
+            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            limits=limits,
+            trust_env=proxies,
         )
         self._closed = False
         try:
@@ -395,6 +411,7 @@ class ServerEngine:
             headers=headers,
             timeout=httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
             limits=limits,
+            trust_env=proxies,
         )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="marco-server-engine", daemon=True)
@@ -525,7 +542,8 @@ class ServerEngine:
         try:
             await attempts(self._stream, body, rollouts)
         except _Broken as error:
-            when = "broke off in the middle of an answer" if rollouts[0].tokens else f"failed {ATTEMPTS} times"
+            begun = any(rollout.tokens for rollout in rollouts)
+            when = "broke off in the middle of an answer" if begun else f"failed {ATTEMPTS} times"
             raise ServerError(f"{self._name} {when} ({error}).") from error
 
     async def _stream(self, body: Mapping[str, Any], rollouts: list[_Rollout]) -> None:
@@ -554,7 +572,7 @@ class ServerEngine:
             rollout.ended = any(token.id in self._tokenizer.end_ids for token in delta.tokens)
             if delta.data:
                 text = delta.data.decode("utf-8", "replace")
-                rollout.deliver(Chunk(rollout.request.work, text, len(rollout.tokens)))
+                rollout.tell(Chunk(rollout.request.work, text, len(rollout.tokens)))
             if missing > 0 and delta.finish is not None:
                 await self._take_rest(rollout, delta, missing)
                 return
@@ -594,12 +612,15 @@ class ServerEngine:
         rollout.delivered = True
         # Without a pause from here to the end: a cancellation in between would swallow the completion.
         ids = rollout.ids
-        text, offsets = self._tokenizer.decode(ids)
+        try:
+            text, offsets = self._tokenizer.decode(ids)
+        except MarcoError as failure:  # where the server itself has the tokenizer
+            text, offsets, finish, error = "", (0,) * len(ids), "failed", str(failure)
         self._totals["requests"] += 1
         self._totals["generated"] += len(ids)
         self._totals["prefilled"] += rollout.prefilled
         self._totals["cached"] += rollout.cached
-        rollout.deliver(
+        rollout.tell(
             Completion(
                 work=rollout.request.work,
                 token_ids=ids,
@@ -675,14 +696,14 @@ def _look_at(client: httpx.Client, url: str) -> _Found:
         if props.status_code == 503:
             raise ServerUnreachable(f"The server at {url} is not ready yet ({_complaint(props.content)}).")
         if props.status_code == 200 and "default_generation_settings" in (told := props.json()):
-            file = Path(str(told.get("model_path", "")))
+            file = Path(told["model_path"])
             context = int(told["default_generation_settings"].get("n_ctx", 0))
             return _Found(LlamaCpp(), file.name, int(told.get("total_slots", 0)), context, file)
         listed = client.get("/v1/models")
         listed.raise_for_status()
         card = listed.json()["data"][0]
         if card.get("owned_by") == "vllm":
-            root = Path(str(card.get("root", "")))
+            root = Path(card.get("root") or card["id"])
             return _Found(VLLM(card["id"]), card["id"], context=int(card.get("max_model_len") or 0), file=root)
     except (httpx.TransportError, httpx.InvalidURL) as error:
         raise ServerUnreachable(f"No server answers at {url} ({_said(error)}).") from error
@@ -728,7 +749,8 @@ def _gives_logprobs(client: httpx.Client, adapter: Adapter, tokenizer: ChatToken
 
     body = adapter.payload(tokenizer.encode("Hello"), SamplingConfig(temperature=0.0, max_tokens=1), 0, 1)
     try:
-        with client.stream("POST", adapter.path, json=body) as answer:
+        # It may have to wait for its turn on a server that others use as well.
+        with client.stream("POST", adapter.path, json=body, timeout=SILENCE_SECONDS / 4) as answer:
             if answer.status_code >= 400:
                 _refuse(name, answer.status_code, answer.read())
             tokens = [token for line in answer.iter_lines() for d in _read(name, adapter, line) for token in d.tokens]
