@@ -80,3 +80,20 @@ def test_importing_marco_is_light():
     code = f"import marco, sys; print([name for name in {heavy.split()!r} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert found.stdout.strip() == "[]"
+
+
+def test_every_package_that_is_imported_is_required():
+    """What came in by another package's grace, or by hand, is missing on the next machine."""
+    import importlib.metadata
+    import re
+
+    named = re.findall(r"^([A-Za-z0-9_.-]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    optional = {"spaces", "peft", "trl", "datasets", "trackio"}
+    required = {re.sub(r"[-_.]+", "-", name).lower() for name in named} | optional
+    owners = importlib.metadata.packages_distributions()
+    own = {path.stem for path in (ROOT / "tests").glob("*.py")} | {"marco", "ui", "app"}
+    files = [*modules(), *(ROOT / "ui").rglob("*.py"), *(ROOT / "tests").rglob("*.py"), ROOT / "app.py"]
+    for path in files:
+        for name in {found.split(".")[0] for found in imports(path)} - own - sys.stdlib_module_names - {""}:
+            found = {re.sub(r"[-_.]+", "-", owner).lower() for owner in owners.get(name, [name])}
+            assert found & required, f"{path.relative_to(ROOT)} imports {name}, which requirements.txt does not name"

@@ -17,9 +17,10 @@ from typing import Any
 
 from marco.errors import UserMistake
 from marco.evaluation import summary as summaries
+from marco.evaluation.plan import Combination
 from marco.evaluation.records import COMMANDS, REPLAY, RUNS, Record, Row
 from marco.evaluation.summary import ALL, Line
-from marco.evaluation.tasks import SOLVED
+from marco.evaluation.tasks import SOLVED, STANDARD
 
 PAPER = (
     ("Qwen2-7B-Instruct", (84.00, 89.60, 96.00), (76.80, 80.80, 92.40)),
@@ -41,7 +42,7 @@ CALIBRATION_BINS = 10
 PREFERRED = ("weighted", "majority", "consensus", "visits", "best")
 """Which selection stands for a strategy in the drawings, where several were asked for."""
 MOST_PAIRS = 400
-"""Rows of the table of comparisons; the others are in statistics.json."""
+"""Rows of the folded table of comparisons; the others are in statistics.json."""
 
 STYLE = """
 :root { color-scheme: light; }
@@ -91,7 +92,7 @@ class _Facts:
         for line in self.lines:
             c = line.combination
             place = (line.task, line.lang, c.strategy, c.generation, c.stop_when_sure)
-            if place not in best or _rank(c.select) < _rank(best[place].combination.select):
+            if place not in best or _rank(c) < _rank(best[place].combination):
                 best[place] = line
         return list(best.values())
 
@@ -100,8 +101,12 @@ class _Facts:
         return labels.index(label) if label in labels else 0
 
 
-def _rank(select: str | None) -> int:
-    return PREFERRED.index(select) if select in PREFERRED else len(PREFERRED)
+def _rank(combination: Combination) -> int:
+    """Lower stands for the strategy: the selection that defines it, else the preferred one."""
+    own = STANDARD[combination.strategy].select if combination.strategy in STANDARD else None
+    if combination.select == own:
+        return -1
+    return PREFERRED.index(combination.select) if combination.select in PREFERRED else len(PREFERRED)
 
 
 def build(record: Record, base: Path) -> str:
@@ -273,14 +278,15 @@ def _results(facts: _Facts) -> str:
                 len({o.seed for o in line.outcomes}),
                 _percent(accuracy),
                 _span(low, high),
+                f"{at[max(at, key=int)]:.1%} in {max(at, key=int)}",
                 _percent(at.get("8")),
                 _percent(at.get("32")),
                 f"{summaries.mean([o.tokens for o in line.outcomes]):.0f}",
                 _figure(summaries.mean([o.seconds for o in line.outcomes]), 1),
             ]
         )
-    columns = ["task", "language", "combination", "budget", "problems", "seeds", "accuracy", "95%", "@8", "@32"]
-    ours = _table([*columns, "tokens", "seconds"], rows, numbers=9)
+    columns = ["task", "language", "combination", "budget", "problems", "seeds", "accuracy", "95%", "at least once"]
+    ours = _table([*columns, "@8", "@32", "tokens", "seconds"], rows, numbers=10)
     published = _table(
         ["the paper (7B)", "En @1", "95%", "En @8", "En @32", "Zh @1", "95%", "Zh @8", "Zh @32"],
         [
@@ -619,20 +625,31 @@ def _pairs(facts: _Facts) -> str:
     pairs = sorted(facts.statistics["pairs"], key=lambda pair: (pair["lang"] != ALL, pair["mcnemar_p"]))
     if not pairs:
         return _nothing("there is one combination only.")
-    table = _table(
-        [
-            "task",
-            "language",
-            "first",
-            "second",
-            "problems",
-            "difference",
-            "95%",
-            "only first",
-            "only second",
-            "McNemar p",
-            "flip p",
-        ],
+    shown = {line.combination.label for line in facts.main}
+    main = [pair for pair in pairs if {pair["first"], pair["second"]} <= shown]
+    others = [pair for pair in pairs if pair not in main][:MOST_PAIRS]
+    left = len(pairs) - len(main) - len(others)
+    closed = (
+        f"<details><summary>{len(others)} comparisons between the other selections"
+        f"{f', and {left} more in statistics.json' if left else ''}</summary>{_pair_table(others)}</details>"
+        if others
+        else ""
+    )
+    return (
+        _note(
+            "Paired, on the same problems and the same budget (one greedy chain spends less, and stands for "
+            "every seed). McNemar counts every problem and seed; where there are several seeds, trust the flip "
+            "test, which takes a problem as one. With many comparisons some small p come by chance."
+        )
+        + _pair_table(main)
+        + closed
+    )
+
+
+def _pair_table(pairs: Sequence[Mapping[str, Any]]) -> str:
+    columns = ["task", "language", "first", "second", "problems", "difference", "95%", "only first", "only second"]
+    return _table(
+        [*columns, "McNemar p", "flip p"],
         [
             [
                 pair["task"],
@@ -647,17 +664,9 @@ def _pairs(facts: _Facts) -> str:
                 _p(pair["mcnemar_p"]),
                 _p(pair["sign_flip_p"]),
             ]
-            for pair in pairs[:MOST_PAIRS]
+            for pair in pairs
         ],
         numbers=7,
-    )
-    return (
-        _note(
-            "Paired, on the same problems and the same budget (one greedy chain spends less, and stands for every "
-            "seed). McNemar counts every problem and seed; where there are several seeds, trust the flip test, "
-            "which takes a problem as one. With many comparisons some small p come by chance."
-        )
-        + f"<details open><summary>{len(pairs)} comparisons</summary>{table}</details>"
     )
 
 
