@@ -54,7 +54,7 @@ def ask(page: Page, question: str = QUESTION) -> None:
 
 
 def finished(page: Page, tab: str = "reason") -> None:
-    expect(page.locator(f"#{tab}-status .is-done")).to_be_visible(timeout=30_000)
+    expect(page.locator(f"#{tab}-status .is-done")).to_be_visible(timeout=60_000)
     expect(page.locator(f"#{tab}-run")).to_be_enabled()
 
 
@@ -362,16 +362,16 @@ def test_a_sentence_is_translated_with_the_thought_behind_it(app, open_page):
     expect(page.locator("#translate-thought details[open]")).to_contain_text("slang")
 
 
-def test_the_target_language_may_be_any(app, open_page):
+def test_the_target_language_may_be_typed_as_a_code(app, open_page):
     page = open_page(app.url)
     page.get_by_role("tab", name="Translate").click()
     page.locator("#translate-text textarea").fill("Good morning")
     box = page.locator("#translate-to input")
-    box.fill("Welsh")
+    box.fill("pt")
     box.press("Enter")
     page.locator("#translate-run").click()
     finished(page, "translate")
-    expect(page.locator("#translate-result .answer-head, #translate-result .prose").first).to_be_visible()
+    expect(page.locator("#translate-result")).to_contain_text("português")
 
 
 # -- the person ---------------------------------------------------------------------------------------------
@@ -397,7 +397,7 @@ def test_the_page_speaks_chinese_to_a_chinese_browser(app, open_page):
     page.get_by_role("button", name="设置").first.click()
     expect(page.locator("#reason-reflection")).to_contain_text("从不")
     ask(page)
-    expect(page.locator("#reason-status")).to_contain_text("完成", timeout=30_000)
+    expect(page.locator("#reason-status")).to_contain_text("完成", timeout=60_000)
     expect(page.locator("#reason-answer")).to_contain_text("票数优势")
 
 
@@ -680,7 +680,7 @@ def test_another_model_takes_over_without_losing_the_search_under_way(apps, open
     setting(page, "rollouts", 6)
     ask(page)
     expect(page.locator("#reason-tree .kind-ghost").first).to_be_visible()
-    page.get_by_role("button", name="Model", exact=True).click()
+    page.locator("#model-settings button").first.click()
     box = page.locator("#model-name input")
     box.fill("the-second")
     box.press("Enter")

@@ -87,6 +87,7 @@ def build(activities: Activities, folder: Folder, secret: Any, asking: SearchPan
             other: gr.update(choices=others, value=None),
             beside: None,
             continue_: gr.update(visible=run.started.kind == "solve"),
+            **{button: gr.update(value=None, interactive=False) for button in exports},
             **pane.cleared(),
             **pane.show(activity, request, Sent()),
         }
@@ -107,7 +108,7 @@ def build(activities: Activities, folder: Folder, secret: Any, asking: SearchPan
     def export(request: gr.Request, secret: str | None, name: str | None) -> list[Any]:
         if name is None:
             return [gr.skip()] * len(FORMATS)
-        return list(_exported(_read(folder(request, secret), name)))
+        return [gr.update(value=path, interactive=True) for path in _exported(_read(folder(request, secret), name))]
 
     def compare(other: str | None, request: gr.Request, secret: str | None, name: str | None) -> Element | None:
         if not other or name is None:
@@ -130,7 +131,7 @@ def build(activities: Activities, folder: Folder, secret: Any, asking: SearchPan
             yield {tabs: gr.update(selected="reason")}
             yield from asking.go_on(request, activity, more=RESUMED)
 
-    everything = [chosen, opened, slider, sure, other, beside, continue_, *pane.outputs]
+    everything = [chosen, opened, slider, sure, other, beside, continue_, *exports, *pane.outputs]
     listing.act(open_, [secret, titles], everything, **QUIET).then(export, [secret, chosen], exports, **QUIET)
     slider.input(replay, [slider, secret, chosen], pane.outputs, trigger_mode="always_last", **QUIET)
     other.input(compare, [other, secret, chosen], beside, **QUIET)

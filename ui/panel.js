@@ -36,9 +36,12 @@ function build(node) {
 }
 
 function patch(dom, old, fresh) {
-  if (JSON.stringify(old) === JSON.stringify(fresh)) return;
-  if (typeof old === "string" && typeof fresh === "string") { dom.data = fresh; return; }
+  if (typeof old === "string" && typeof fresh === "string") {
+    if (old !== fresh) dom.data = fresh;
+    return;
+  }
   const other = (name) => old[1][name] !== fresh[1][name];
+  if (MATH.has(fresh[0]) && JSON.stringify(old) === JSON.stringify(fresh)) return;
   if (typeof old === "string" || typeof fresh === "string" || old[0] !== fresh[0] || MATH.has(fresh[0])
       || other("data-node") || other("data-key")) {
     dom.replaceWith(build(fresh));
@@ -47,7 +50,8 @@ function patch(dom, old, fresh) {
   for (const name in old[1]) if (!(name in fresh[1]) && name !== "open") dom.removeAttribute(name);
   for (const name in fresh[1]) {
     // Whether a fold is open is the person's business once it is there.
-    if (name !== "open" && JSON.stringify(old[1][name]) !== JSON.stringify(fresh[1][name])) put(dom, name, fresh[1][name]);
+    if (name === "open" || old[1][name] === fresh[1][name]) continue;
+    if (JSON.stringify(old[1][name]) !== JSON.stringify(fresh[1][name])) put(dom, name, fresh[1][name]);
   }
   if (fresh[1].tokens) return;
   const kept = [...dom.childNodes];
@@ -122,8 +126,10 @@ function show(token) {
 
 function hide() {
   host.querySelectorAll(".token.is-shown").forEach((token) => token.classList.remove("is-shown"));
-  bubble?.remove();
+  // Removing what has the focus calls this again.
+  const gone = bubble;
   bubble = null;
+  gone?.remove();
 }
 
 host.addEventListener("pointerover", (event) => {
