@@ -63,9 +63,13 @@ class WorkItem:
 
 
 def derive_seed(seed: int, work: int) -> int:
-    """The seed of a work item: a function of the run's seed and the id alone, so that order can't matter."""
-    digest = hashlib.blake2b(f"{seed}:{work}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % 2**31
+    """The seed of a work item: a function of the run's seed and the id alone, so that order can't matter.
+
+    Items in a row have seeds in a row, as servers give them to the siblings of one call: whether siblings went out
+    together or one by one, each is drawn from its own seed.
+    """
+    digest = hashlib.blake2b(str(seed).encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") + work) % 2**31
 
 
 def uct(q: float, visits: int, log_parent_visits: float, c: float) -> float:

@@ -138,7 +138,7 @@ def build(activities: Activities, folder: Folder, secret: Any, asking: SearchPan
     delete.click(lambda: gr.update(visible=True), None, sure, **QUIET)
     sure.click(remove, [secret, chosen, word, since, model], [chosen, opened, listing, titles], **QUIET)
     for field in (word, since, model):
-        field.input(rows, found_in, [listing, titles], trigger_mode="always_last", **QUIET)
+        field.change(rows, found_in, [listing, titles], trigger_mode="always_last", **QUIET)
     tab.select(rows, found_in, [listing, titles], **QUIET)
     continue_.click(go_on, None, [tabs, *asking.outputs], **asking.streaming())
 
