@@ -700,3 +700,25 @@ def test_programs_stream_answers_through_two_endpoints(app):
     assert told[-1]["done"] and told[-1]["answer"] == "3" and told[-1]["rollouts"] == 3
     translated = list(client.submit("这个鞋拥有踩屎感", "English", api_name="/translate"))
     assert translated[-1]["target_language"] == "en"
+
+
+# -- a real model -------------------------------------------------------------------------------------------
+
+
+def test_a_real_model_thinks_answers_and_is_read(apps, small_engine, open_page):
+    app = apps.start(small_engine)
+    page = open_page(app.url)
+    setting(page, "rollouts", 2)
+    page.get_by_role("button", name="Finer settings").click()
+    setting(page, "max-tokens", 192)
+    ask(page, f"{QUESTION} 🧵 请用中文回答。")
+    expect(page.locator("#reason-tree .kind-ghost").first).to_contain_text(
+        re.compile(r"\w{3}|[\u4e00-\u9fff]"), timeout=120_000
+    )
+    expect(page.locator("#reason-status .is-done")).to_be_visible(timeout=300_000)
+    expect(page.locator("#reason-status")).to_contain_text("thought 2 of 2")
+    page.locator("#reason-tree .kind-thought, #reason-tree .kind-answer").first.click()
+    page.locator("#reason-node .token").first.hover()
+    expect(page.locator("#reason-node .bubble .option")).to_have_count(5)
+    expect(page.locator("#reason-thoughts .question")).to_contain_text("🧵 请用中文回答。")
+    assert "\ufffd" not in page.locator("#reason-results").inner_text()

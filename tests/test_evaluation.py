@@ -322,6 +322,23 @@ def test_an_engine_that_gives_up_ends_the_run_and_is_no_wrong_answer(data: Path,
     engine.close()
 
 
+def test_an_interrupted_run_keeps_what_was_done_and_goes_on(engine: Any, data: Path, tmp_path: Path) -> None:
+    task = tasks.open_task("mgsm", "en", data)
+    combinations, generations = plan.expand(task, plan.Settings(budget=200), strategies=["cot"])
+    work = runner.jobs([(task, tasks.load(task), generations)], 1)
+    records.add_combinations(tmp_path, combinations)
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(engine, work, tmp_path, workers=1, watch=interrupt)
+    assert [row["problem"] for row in records.read_rows(tmp_path)] == ["1", "2"]
+    assert runner.run(engine, work, tmp_path, workers=1) == 2
+    assert [row["problem"] for row in records.read_rows(tmp_path)] == ["1", "2", "3", "4"]
+
+
 # -- replay ------------------------------------------------------------------------------------------------------------
 
 
