@@ -212,6 +212,12 @@ def test_when_everything_fails_the_search_ends_and_says_why():
     assert solution.answer is None
 
 
+def test_a_script_that_raises_is_a_failure_and_not_a_hang():
+    solution = make(lambda p, s: {}["no such thing"], rollouts=3).solve(QUESTION)
+    assert solution.stopped_by == "error"
+    assert "KeyError" in solution.message
+
+
 def test_some_failures_are_survived():
     solution = make(lambda p, s: Fail() if s % 2 else bolts(p, s), rollouts=12).solve(QUESTION)
     assert solution.stopped_by == "rollouts"

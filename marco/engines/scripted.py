@@ -128,7 +128,10 @@ class ScriptedEngine:
 
     def _write(self, request: Request, deliver: Deliver) -> Completion:
         prefix, _ = self._tokenizer.decode(request.prefix)
-        said = self._script(prefix, request.seed)
+        try:
+            said = self._script(prefix, request.seed)
+        except Exception as error:  # an engine never raises: what goes wrong in the work is told
+            said = Fail(f"The script raised {type(error).__name__}: {error}")
         if isinstance(said, Fail):
             return Completion(request.work, (), "", (), (), (), "failed", len(request.prefix), 0, said.error)
         ids = (*self._tokenizer.encode(said), END)[: request.sampling.max_tokens]
