@@ -47,8 +47,10 @@ def test_a_run_is_read(tmp_path, capsys):
     assert "the best path is root" in said
 
 
-def test_a_server_is_asked(small_engine, capsys):
-    load("server_engine").main(small_engine.base_url, str(small_engine.model_path))
+def test_a_server_is_asked(small_engine, small_model, capsys, monkeypatch):
+    child = small_engine._child
+    monkeypatch.setenv("MARCO_API_KEY", child.key)
+    load("server_engine").main(child.wait(None), str(small_model))
     assert "ended by" in capsys.readouterr().out
 
 

@@ -634,7 +634,7 @@ def answer(view: View, t: Translate) -> Element:
         if repeats
         else el(
             "div",
-            el("div", markdown(text), class_="answer-text"),
+            el("div", markdown(text), class_="answer-text", tabindex="0"),
             el("button", t("copy"), type="button", class_="quiet", data_act="copy", data_of=".answer-text"),
             class_="answer-body",
         ),
@@ -750,7 +750,7 @@ def node_details(view: View, node: str | None, t: Translate, *, steering: bool =
 
 def _node_text(view: View, item: Seen, confidences: Sequence[float | None], t: Translate, fork: bool) -> Element:
     if item.rollout is None:
-        return el("div", item.text, class_="node-text")
+        return el("div", item.text, class_="node-text", tabindex="0")
     made = view.tree.rollouts[item.rollout]
     tokens = []
     for at in range(item.start, item.end):
