@@ -101,7 +101,7 @@ def test_the_answer_comes_before_the_search_is_over(slow, open_page):
     page = open_page(slow.url)
     setting(page, "rollouts", 40)
     ask(page)
-    expect(page.locator("#reason-answer")).to_contain_text("Best answer so far", timeout=15_000)
+    expect(page.locator("#reason-answer")).to_contain_text("Best answer so far", timeout=60_000)
     expect(page.locator("#reason-stop")).to_be_enabled()
     page.locator("#reason-stop").click()
     expect(page.locator("#reason-run")).to_be_enabled()
@@ -111,7 +111,7 @@ def test_stop_ends_the_search_with_the_best_answer_so_far(slow, open_page):
     page = open_page(slow.url)
     setting(page, "rollouts", 60)
     ask(page)
-    expect(page.locator("#reason-answer .big-answer")).to_be_visible(timeout=15_000)
+    expect(page.locator("#reason-answer .big-answer")).to_be_visible(timeout=60_000)
     page.locator("#reason-stop").click()
     expect(page.locator("#reason-status")).to_contain_text("Stopp")
     expect(page.locator("#reason-run")).to_be_enabled()
@@ -258,7 +258,7 @@ def test_the_view_a_person_chose_survives_updates(slow, open_page):
     page = open_page(slow.url)
     setting(page, "rollouts", 40)
     ask(page)
-    expect(page.locator("#reason-tree .kind-thought").first).to_be_visible(timeout=15_000)
+    expect(page.locator("#reason-tree .kind-thought").first).to_be_visible(timeout=60_000)
     page.locator("#reason-tree button[data-do=zoom_in]").click()
     scene = page.locator("#reason-tree svg > g")
     chosen = scene.get_attribute("transform")
@@ -437,7 +437,7 @@ def test_a_search_under_way_is_steered(slow, open_page):
     page = open_page(slow.url)
     setting(page, "rollouts", 40)
     ask(page)
-    expect(page.locator("#reason-tree .kind-thought:not(.is-waiting)").first).to_be_visible(timeout=15_000)
+    expect(page.locator("#reason-tree .kind-thought:not(.is-waiting)").first).to_be_visible(timeout=60_000)
     node = choose_thought(page)
     page.get_by_role("button", name="Pin", exact=True).click()
     expect(page.locator(f"#reason-tree [data-node='{node}']")).to_have_class(re.compile("is-pinned"))
@@ -470,7 +470,7 @@ def test_another_token_forks_the_search(app, open_page):
     expect(options).to_have_count(5)
     before = page.locator("#reason-tree [data-node^=e]").count()
     page.locator("#reason-node .bubble button.option").first.click()
-    expect(page.locator("#reason-tree [data-node^=e]")).to_have_count(before + 1, timeout=20_000)
+    expect(page.locator("#reason-tree [data-node^=e]")).to_have_count(before + 1, timeout=60_000)
     finished(page)
 
 
@@ -596,7 +596,7 @@ def test_a_run_is_resumed_where_questions_are_asked(recorded, open_page):
     page = open_page(recorded.url)
     library(page, "white")
     page.locator("#runs-resume").click()
-    expect(page.locator("#reason-status")).to_contain_text("thought 12 of 12", timeout=20_000)
+    expect(page.locator("#reason-status")).to_contain_text("thought 12 of 12", timeout=60_000)
     expect(page.locator("#reason-thoughts .question")).to_have_text("How many bolts of white?")
 
 
@@ -656,7 +656,7 @@ def test_strategies_are_compared_at_the_same_number_of_tokens(app, open_page):
     page.locator("#compare-question textarea").press("Enter")
     columns = page.locator("#compare-result .columns > .card")
     expect(columns).to_have_count(3)
-    expect(page.locator("#compare-run")).to_be_enabled(timeout=40_000)
+    expect(page.locator("#compare-run")).to_be_enabled(timeout=60_000)
     for column in columns.all():
         expect(column.locator(".big-answer")).to_be_visible()
         spent = column.locator(".figures dd").nth(1).inner_text()
