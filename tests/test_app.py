@@ -19,7 +19,7 @@ QUESTION = "A robe takes 2 bolts of blue fiber and half that much white fiber. H
 
 
 def think(prefix: str, seed: int) -> str:
-    """As `bolts`, and a translation where one is asked for."""
+    """As `bolts`, but mostly right; and a translation where one is asked for."""
     if "ranslat" in prefix:
         draw = random.Random(seed)
         said = draw.choice(["This shoe is so comfortable! 👟", "These shoes feel like walking on clouds ☁️"])
@@ -27,7 +27,8 @@ def think(prefix: str, seed: int) -> str:
         return (
             f"{opening}踩屎感 is slang for very soft soles.\n\nIt is praise.\n</Thought>\n<Output>\n{said}\n</Output>"
         )
-    return bolts(prefix, seed)
+    said = bolts(prefix, seed)
+    return said if seed % 8 == 0 else said.replace(" 4.", " 3.")
 
 
 def ponder(prefix: str, seed: int) -> str:
