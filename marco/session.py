@@ -149,7 +149,12 @@ class Session:
         for action, node, data in self.interventions:
             yield from self._steer(action, node, data)
         reason = None
-        while not self.search.finished:
+        while True:
+            # Looked at before the end is believed: a person may give more in answer to the last event.
+            while not self.inbox.empty():
+                yield from self._steer(*self.inbox.get())
+            if self.search.finished:
+                break
             if self.stop.is_set():
                 reason = "user"
             elif self._out_of_time():
@@ -161,11 +166,8 @@ class Session:
             self._submit(waiting)
             waiting = []
             yield from self._drain()
-            while not self.inbox.empty():
-                yield from self._steer(*self.inbox.get())
-            if self.search.finished:
-                break
-            yield from self._take()
+            if not self.search.finished:
+                yield from self._take()
         yield from self._finish()
 
     def _elapsed(self) -> float:

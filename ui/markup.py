@@ -7,6 +7,7 @@ is no valid LaTeX stays as it was written.
 
 from __future__ import annotations
 
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -25,6 +26,17 @@ def el(tag: str, *children: str | Element | None, **attributes: Any) -> Element:
     """An element. `class_` stands for class and `data_x` for data-x; an attribute that is None is left out."""
     named = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
     return [tag, named, [child for child in children if child is not None]]
+
+
+def packed(value: Any) -> str | None:
+    """JSON that may stand anywhere in a page: no `<` in it could open a tag. None stays None.
+
+    Components are sent their values so: as nested lists they would travel as Gradio's own differences, and those of
+    6.31 go wrong where a list within a list gets shorter.
+    """
+    if value is None:
+        return None
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 MARK = "\ue000"

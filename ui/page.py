@@ -7,12 +7,12 @@ textContent, as in the app.
 from __future__ import annotations
 
 import html
-import json
 from pathlib import Path
 from typing import Any
 
 from marco.runs import Run
 from ui import render
+from ui.markup import packed
 from ui.texts import texts, tree_words
 
 _HERE = Path(__file__).parent
@@ -78,8 +78,6 @@ def as_html(run: Run, *, language: str = "en") -> str:
         "nodes": {name: render.node_details(view, name, t) for name in nodes},
         "thoughts": render.conversation(view, t),
     }
-    # "<" could end the script element early; its escape means the same to JSON.
-    packed = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     started = run.started
     return _TEMPLATE.format(
         language=language,
@@ -87,7 +85,7 @@ def as_html(run: Run, *, language: str = "en") -> str:
         model=html.escape(" · ".join(part for part in (started.model, started.engine, started.created) if part)),
         css="".join((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "tree_view.css")),
         tree=TEMPLATE,
-        data=packed,
+        data=packed(data),
         panel_js=(_HERE / "panel.js").read_text(encoding="utf-8"),
         tree_js=(_HERE / "tree_view.js").read_text(encoding="utf-8"),
     )

@@ -180,9 +180,7 @@ host.addEventListener("click", (event) => {
 });
 
 function draw() {
-  const fresh = Array.isArray(props.value) ? props.value : ["div", {}, []];
-  // Copied: the page's own state may change under the next comparison.
-  const copy = JSON.parse(JSON.stringify(fresh));
+  const copy = (props.value && typeof props.value === "string" ? JSON.parse(props.value) : props.value) || ["div", {}, []];
   if (current === null || !host.firstChild) host.replaceChildren(build(copy));
   else {
     const focusedToken = bubble && host.querySelector(".token.is-shown");

@@ -10,17 +10,19 @@ from typing import Any
 
 import gradio as gr
 
-from ui.markup import Element
+from ui.markup import Element, packed
 
 _SCRIPT = (Path(__file__).parent / "panel.js").read_text(encoding="utf-8")
 
 
 def panel(value: Element | None = None, **arguments: Any) -> gr.HTML:
     """`value`: an element, or None for nothing."""
-    return gr.HTML(
-        value=value,
+    made = gr.HTML(
+        value=packed(value),
         html_template='<div class="panel"></div>',
         js_on_load=_SCRIPT,
         apply_default_css=False,
         **arguments,
     )
+    setattr(made, "postprocess", packed)  # noqa: B010
+    return made

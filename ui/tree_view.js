@@ -228,7 +228,7 @@ function tailRows(text, width) {
 }
 
 function draw() {
-  payload = props.value && props.value.nodes ? props.value : null;
+  payload = (props.value && typeof props.value === "string" ? JSON.parse(props.value) : props.value) || null;
   const nodes = payload ? payload.nodes : [];
   box.classList.toggle("is-empty", !nodes.length);
   box.classList.toggle("is-running", !!(payload && payload.running));
