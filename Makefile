@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TRAIN_STAMP := $(VENV)/.installed-train
 
-.PHONY: help run setup setup-train check test test-only browser screenshots clean
+.PHONY: help run setup setup-train check test test-only browser screenshots peers clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -47,5 +47,11 @@ test-only:
 screenshots: setup browser  ## the pictures of the README, from the running app
 	$(BIN)/python docs/take_screenshots.py
 
+# The peers ask for other versions of what Marco uses: their code alone goes into an environment of their own.
+peers: setup  ## what benchmarks/peers needs, in .venv-peers
+	test -x .venv-peers/bin/python || $(BIN)/python -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --disable-pip-version-check --quiet -r requirements.txt joblib ulid-py tqdm
+	.venv-peers/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --editable . -r benchmarks/peers/requirements.txt
+
 clean:  ## remove the environment
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-peers
