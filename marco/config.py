@@ -23,6 +23,7 @@ REFLECTIONS = ("off", "low-confidence", "always")
 RULES = ("uct", "puct")
 ENGINES = ("auto", "llama.cpp", "local", "server")
 QUANTIZATIONS = ("auto", "4bit", "8bit", "none")
+DTYPES = ("auto", "bfloat16", "float32")
 ANSWER_KINDS = ("auto", "number", "choice", "text")
 
 MAX_QUESTION_CHARS = 20_000
@@ -178,6 +179,8 @@ class ModelConfig:
     base_urls: tuple[str, ...] = ()
     """Addresses of OpenAI-compatible servers, for engine `server`."""
     quantize: str = "auto"
+    dtype: str = "auto"
+    """Precision of what isn't quantized, for engine `local`; auto is what this device computes fastest."""
     adapter: str | None = None
     """Folder of a PEFT adapter, for engine `local`."""
     slots: int = 8
@@ -188,6 +191,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _one_of("engine", self.engine, ENGINES)
         _one_of("quantize", self.quantize, QUANTIZATIONS)
+        _one_of("dtype", self.dtype, DTYPES)
         _whole("slots", self.slots, 1, 1024)
         _whole("context", self.context, 256, 1_048_576)
         for url in self.base_urls:

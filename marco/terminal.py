@@ -76,13 +76,16 @@ def model_config(
     quantize: str = "auto",
     adapter: str | None = None,
     slots: int | None = None,
+    dtype: str = "auto",
 ) -> ModelConfig:
     """`--base-url` alone means engine server."""
     urls = tuple(base_url or ())
     if urls and engine == "auto":
         engine = "server"
     extra: dict[str, Any] = {"slots": slots} if slots else {}
-    return ModelConfig(model=model, engine=engine, base_urls=urls, quantize=quantize, adapter=adapter, **extra)
+    return ModelConfig(
+        model=model, engine=engine, base_urls=urls, quantize=quantize, dtype=dtype, adapter=adapter, **extra
+    )
 
 
 @contextmanager

@@ -743,6 +743,7 @@ def open_local(config: ModelConfig, progress: loading.Progress | None = None) ->
         quantize=config.quantize,
         slots=config.slots,
         context=config.context,
+        dtype=None if config.dtype == "auto" else getattr(torch, config.dtype),
         adapter=config.adapter,
         progress=progress,
         name=label,
