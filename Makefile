@@ -39,7 +39,7 @@ check: setup  ## lint and types
 browser: setup  ## a browser for the tests: one that is there, Playwright's, or the system's package
 	$(BIN)/python tests/get_browser.py
 
-test: check browser test-only  ## lint, types and every test
+test: check setup-train browser test-only  ## lint, types and every test
 
 test-only:
 	$(BIN)/python -m pytest
