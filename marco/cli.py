@@ -47,6 +47,7 @@ from marco.terminal import (
     progress_bar,
     with_parallel,
 )
+from marco.training import commands as training_commands
 from marco.translation import commands as translation_commands
 
 app = typer.Typer(
@@ -63,6 +64,7 @@ app.add_typer(bench_app, name="bench")
 translation_commands.register(app)
 app.command()(evaluation_commands.evaluate)
 app.command()(evaluation_commands.report)
+app.add_typer(training_commands.app, name="train")
 
 
 def main() -> None:
@@ -190,6 +192,7 @@ def bench(
     engine: EngineName = "auto",
     base_url: BaseUrl = None,
     quantize: Quantize = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16 or float32 (engine local).")] = "auto",
     rollouts: Annotated[int, typer.Option(min=1, help="Rollouts of the search, and rows of the batch.")] = 8,
     action: Annotated[str, typer.Option(help="step, or mini-step-N.")] = "mini-step-64",
     max_tokens: Annotated[int, typer.Option(min=8, help="Tokens a rollout: all are written to the end.")] = 128,
@@ -202,7 +205,7 @@ def bench(
         return
     from marco.benchmarks.speed import bench_speed
 
-    config = model_config(model, engine, base_url, quantize)
+    config = model_config(model, engine, base_url, quantize, slots=rollouts, dtype=dtype)
     with progress_bar() as bar:
         task = bar.add_task("Measuring", total=None)
 
@@ -240,13 +243,15 @@ def serve(
     model: Model = None,
     engine: EngineName = "auto",
     base_url: BaseUrl = None,
+    quantize: Quantize = "auto",
+    adapter: Adapter = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
 ) -> None:
     """Open the app: the page with the live tree."""
     from ui.serve import serve as serve_page
 
-    serve_page(model_config(model, engine, base_url), host=host, port=port)
+    serve_page(model_config(model, engine, base_url, quantize, adapter), host=host, port=port)
 
 
 @models_app.callback()

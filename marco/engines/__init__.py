@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,16 +22,21 @@ def open_engine(config: ModelConfig, *, progress: Callable[[int, int, str], None
     """
     from marco.errors import InvalidOption
 
+    if config.adapter is not None:
+        if config.base_urls or config.engine in ("server", "llama.cpp"):
+            raise InvalidOption("adapter", config.adapter, "left out, or given with engine local")
+        config = replace(config, engine="local")
     if config.base_urls or config.engine == "server":
         if config.engine not in ("auto", "server"):
             raise InvalidOption("base_url", config.base_urls[0], f"left out with engine {config.engine}")
+        served: dict[str, Any] = {"model": config.model, "slots": config.slots, "context": config.context}
         if len(config.base_urls) > 1:
-            raise InvalidOption("base_url", ", ".join(config.base_urls), "one address: several are not supported yet")
+            from marco.engines.routing import open_servers
+
+            return open_servers(config.base_urls, progress=progress, **served)
         from marco.engines.server import ServerEngine
 
-        return ServerEngine(
-            config.base_urls[0], model=config.model, slots=config.slots, context=config.context, progress=progress
-        )
+        return ServerEngine(config.base_urls[0], progress=progress, **served)
     settings: dict[str, Any] = {"slots": config.slots, "context": config.context, "progress": progress}
     if config.model is not None and config.model.startswith("shape:"):
         from marco.engines.local import LocalEngine
