@@ -51,7 +51,13 @@ class HFChatTokenizer:
         self._ids = {piece: number for number, piece in reversed(list(enumerate(self._pieces))) if piece}
         self._longest = max(map(len, self._ids), default=0)
         self._marks = _marks(self._special)
+        self._turn_end = self._find_turn_end()
         self._end_ids = self._find_end_ids(end_ids)
+
+    @property
+    def turn_end(self) -> int | None:
+        """The token that the template closes the assistant's turn with; the tokenizer's own end where it has none."""
+        return self._turn_end
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -161,9 +167,8 @@ class HFChatTokenizer:
             start = match.end()
         yield text[start:]
 
-    def _find_end_ids(self, further: Iterable[int]) -> frozenset[int]:
+    def _find_turn_end(self) -> int | None:
         mark = f"m{secrets.token_hex(12)}m"
-        found = set(further)
         try:
             rendered = self._apply(
                 [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}], opened=False
@@ -172,10 +177,12 @@ class HFChatTokenizer:
             rendered = ""
         after = rendered.partition(mark)[2]
         closing = next((part for part in self._literal(after) if isinstance(part, int)), None)
-        if closing is not None:
-            found.add(closing)
-        elif self._tokenizer.eos_token_id is not None:
-            found.add(self._tokenizer.eos_token_id)
+        return closing if closing is not None else self._tokenizer.eos_token_id
+
+    def _find_end_ids(self, further: Iterable[int]) -> frozenset[int]:
+        found = set(further)
+        if self._turn_end is not None:
+            found.add(self._turn_end)
         found.update(self._special[name][0] for name in _END_OF_TEXT if name in self._special)
         return frozenset(found)
 
@@ -190,11 +197,20 @@ def load_tokenizer(source: str | Path, *, progress: Progress | None = None) -> H
     Raises `ModelUnavailable` where there is none, it can't be read, or it has no chat template.
     """
     path = Path(source)
+    folder = tokenizer_folder(path, progress=progress)
+    if folder == path:
+        return HFChatTokenizer(_read(folder, automatic=True), end_ids=_generation_ends(folder))
+    return HFChatTokenizer(_read(folder, automatic=False))
+
+
+def tokenizer_folder(source: str | Path, *, progress: Progress | None = None) -> Path:
+    """The folder with the tokenizer's files: `source` itself, or for a .gguf file one in Marco's cache."""
+    path = Path(source)
     if path.is_dir():
-        return HFChatTokenizer(_read(path, automatic=True), end_ids=_generation_ends(path))
+        return path
     if not is_gguf(path):
         raise ModelUnavailable(f"{path} is neither a GGUF file nor a folder, so it gives no tokenizer.")
-    return HFChatTokenizer(_read(_from_gguf(path, progress), automatic=False))
+    return _from_gguf(path, progress)
 
 
 def _from_gguf(path: Path, progress: Progress | None) -> Path:
