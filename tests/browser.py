@@ -74,7 +74,8 @@ def _pages(chromium: Any) -> Iterator[Callable[..., Any]]:
         )
         page.on("request", lambda request: _check_host(request.url, complaints))
         page.goto(url)
-        page.wait_for_selector("#reason-question textarea")
+        # The settings of the address are in place by then.
+        page.wait_for_selector("#masthead [data-opened]")
         return page
 
     yield open_

@@ -10,7 +10,7 @@ import gradio as gr
 
 from marco.config import STRATEGIES, ModelConfig
 from marco.translation import MODES
-from ui import api, compare, library, reason, translate
+from ui import api, compare, lab, library, reason, translate
 from ui.markup import Element, el
 from ui.model_loader import ModelLoader, Opener
 from ui.panel import panel
@@ -127,12 +127,14 @@ def build_app(
     *,
     runs: Path | None = None,
     shared: bool = False,
+    records: Path | None = None,
     switch: Callable[[ModelConfig], Opener] | None = None,
 ) -> gr.Blocks:
     """The whole page over one model.
 
     `runs` is the folder for run files (None for none); on a `shared` server each visitor sees only their own, and
-    nobody changes the model. `switch` opens the model that a person names on the page.
+    nobody changes the model. `records` is the folder of evaluations (None: the usual one). `switch` opens the model
+    that a person names on the page.
     """
     activities = Activities()
 
@@ -156,12 +158,14 @@ def build_app(
                 strategies = compare.build(loader, activities, folder, secret)
             with gr.Tab(LABELS("tab_runs"), id="runs") as past:
                 library.build(activities, folder, secret, asking, tabs, past)
+            with gr.Tab(LABELS("tab_lab"), id="lab") as evaluations:
+                lab.build(lab.lab_folder(records), evaluations)
 
         def opened(request: gr.Request, secret: str) -> list[Any]:
             language = language_of(request)
             return [
                 secret or new_secret(),
-                _masthead(request),
+                _masthead(request, opened=True),
                 model_status(loader, request),
                 gr.update(choices=choices("mode", MODES, language)),
                 gr.update(choices=choices("strategy", STRATEGIES, language)),
@@ -207,5 +211,7 @@ def _build_switch(loader: ModelLoader, switch: Callable[[ModelConfig], Opener], 
     use.click(change, name, pulse, **QUIET)
 
 
-def _masthead(request: gr.Request | None) -> Element:
-    return el("div", el("strong", "Marco"), el("span", speaker(request)("tagline")), class_="wordmark")
+def _masthead(request: gr.Request | None, *, opened: bool = False) -> Element:
+    """`opened` marks a page that knows its visitor and has the settings of its address."""
+    tagline = el("span", speaker(request)("tagline"))
+    return el("div", el("strong", "Marco"), tagline, class_="wordmark", data_opened="1" if opened else None)

@@ -30,14 +30,21 @@ def opener(config: ModelConfig) -> Opener:
     return open_model
 
 
-def serve(config: ModelConfig, *, host: str = "127.0.0.1", port: int = 7860, runs: Path | None = None) -> None:
+def serve(
+    config: ModelConfig,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    runs: Path | None = None,
+    lab: Path | None = None,
+) -> None:
     """Serve the page until interrupted, with the model loading behind it; the model is freed at the end.
 
-    `runs` is the folder for run files (None: the usual one). Visitors of a host that others can reach see only
-    their own runs, and can't change the model. Raises `OSError` where the port can't be had.
+    `runs` is the folder for run files, `lab` that of evaluations (None: the usual ones). Visitors of a host that
+    others can reach see only their own runs, and can't change the model. Raises `OSError` where the port can't be had.
     """
     loader = ModelLoader(opener(config))
-    app = build_app(loader, runs=runs or runs_folder(), shared=host not in LOOPBACK, switch=opener)
+    app = build_app(loader, runs=runs or runs_folder(), shared=host not in LOOPBACK, records=lab, switch=opener)
     # A polite kill ends like Ctrl-C: with the model's processes gone.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     loader.start()
