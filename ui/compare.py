@@ -44,6 +44,7 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
             lines=1,
             max_lines=10,
             scale=8,
+            min_width=300,
             elem_id="compare-question",
         )
         with gr.Column(scale=1, min_width=150, elem_classes="ask-buttons"):

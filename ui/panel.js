@@ -181,12 +181,15 @@ host.addEventListener("click", (event) => {
 
 function draw() {
   const copy = (props.value && typeof props.value === "string" ? JSON.parse(props.value) : props.value) || ["div", {}, []];
-  if (current === null || !host.firstChild) host.replaceChildren(build(copy));
-  else {
-    const focusedToken = bubble && host.querySelector(".token.is-shown");
-    patch(host.firstChild, current, copy);
-    if (focusedToken && !focusedToken.isConnected) hide();
+  const focusedToken = bubble && host.querySelector(".token.is-shown");
+  try {
+    if (current === null || !host.firstChild) host.replaceChildren(build(copy));
+    else patch(host.firstChild, current, copy);
+  } catch (problem) {
+    // What a browser's extension moved about is built anew.
+    host.replaceChildren(build(copy));
   }
+  if (focusedToken && !focusedToken.isConnected) hide();
   current = copy;
 }
 

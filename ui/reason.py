@@ -43,6 +43,7 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
             max_lines=10,
             autofocus=True,
             scale=8,
+            min_width=300,
             elem_id="reason-question",
         )
         with gr.Column(scale=1, min_width=150, elem_classes="ask-buttons"):

@@ -158,10 +158,19 @@ class View:
         self.tree = Tree()
         self.ended = self.answer = self.began = None
         self.failures = 0
+        self.seconds_before, self.tokens_before = 0.0, 0
+        self.raised = {}
+        self.steps = []
         self.writing.clear()
         self.judged.clear()
         self.milestones.clear()
         self._confidences.clear()
+
+    @property
+    def parts_before(self) -> list[Event]:
+        """Events of the searches before the present one, of a text in several parts."""
+        starts = [place for place, event in enumerate(self.events) if isinstance(event, SearchStarted)]
+        return self.events[: starts[-1]] if starts else []
 
     @property
     def seconds(self) -> float:
@@ -526,6 +535,9 @@ def status(view: View, t: Translate, *, message: str = "") -> Element:
     ended = view.ended
     rollouts = view.budget.get("rollouts")
     facts = [t("rollouts_of", done=view.finished, all=rollouts) if rollouts else t("rollouts_done", done=view.finished)]
+    parts = view.started.details.get("parts", 1)
+    if parts > 1:
+        facts.insert(0, t("part_of", n=view.started.details.get("part", 1), all=parts))
     facts.append(t("tokens_made", n=f"{view.generated:,}"))
     if view.pace is not None:
         facts.append(t("pace", n=f"{view.pace:.0f}" if view.pace >= 10 else f"{view.pace:.1f}"))

@@ -6,6 +6,7 @@ updates; the tabs decide what to run, and hand it to `play`.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import gradio as gr
 from marco.engines.base import Engine
 from marco.errors import MarcoError
 from marco.events import Event, SearchStarted
+from marco.runs import run_path
 from marco.session import Intervention, Task
 from marco.solver import Solver
 from ui import charts, render
@@ -26,6 +28,8 @@ from ui.session import Activities, Activity, watch
 from ui.texts import LABELS, language_of, speaker, texts, tree_words
 from ui.tree_view import tree_view
 from ui.waiting import QUIET, wait_for_model, wait_message
+
+log = logging.getLogger("marco.ui")
 
 THOUGHTS_EVERY = 0.6
 """Seconds between updates of the thoughts: they are the most to draw, and are read, not watched."""
@@ -168,6 +172,7 @@ class SearchPane:
         activity.selected, activity.unfolded = before.selected, before.unfolded
         activity.charts_open = before.charts_open
         activity.view.raised = limits
+        activity.view.events = before.view.parts_before
         activity.view.seconds_before, activity.view.tokens_before = before.view.seconds, before.view.tree.generated
 
         def make(activity: Activity, engine: Engine) -> Callable[[], Iterable[Event]]:
@@ -208,10 +213,16 @@ class SearchPane:
             activity.running = False
             yield
             return
+        search = ""
         with self.loader.using(engine):
             for _ in watch(activity, events, surprise=speaker(request)("surprise")):
-                if activity.run is None and view.started is not None and activity.runs is not None:
-                    activity.run = activity.runs / f"{view.started.search}.jsonl"
+                if view.started is not None and view.started.search != search:
+                    # A text in several parts is several searches, each with a tree and a file of its own.
+                    if search:
+                        activity.selected = None
+                        activity.unfolded.clear()
+                    search = view.started.search
+                    activity.run = run_path(activity.runs, search) if activity.runs is not None else None
                 yield
 
     def _busy(self, busy: bool) -> dict[Any, Any]:
@@ -228,25 +239,31 @@ class SearchPane:
         t = texts(language_of(request))
         updates: dict[Any, Any] = {}
 
-        def put(name: str, component: Any, value: Any) -> None:
+        def put(name: str, component: Any, draw: Callable[[], Any], instead: Any = None) -> None:
+            try:
+                value = draw()
+            except Exception:
+                # A part that can't be drawn costs that part: the search goes on.
+                log.exception("%s can't be drawn", name)
+                value = instead or el("div", el("p", t("not_drawn"), class_="muted"))
             if sent.changed(name, value):
                 updates[component] = value
 
-        put("status", self.status, render.status(view, t, message=message))
+        put("status", self.status, lambda: render.status(view, t, message=message))
         if view.started is None:
             return updates
         if sent.changed("visible", True):
             updates[self.results] = gr.update(visible=True)
-        put("answer", self.answer, self._answer(view, t))
-        put("tree", self.tree, self._payload(activity, request))
-        put("node", self.node, self._details(activity, request))
+        put("answer", self.answer, lambda: self._answer(view, t))
+        put("tree", self.tree, lambda: self._payload(activity, request), gr.skip())
+        put("node", self.node, lambda: self._details(activity, request))
         now = time.monotonic()
         if now - sent.thoughts_at >= THOUGHTS_EVERY or not activity.running:
             sent.thoughts_at = now
             earlier = [el("div", *turn.elements, class_="earlier") for turn in activity.earlier]
-            put("thoughts", self.thoughts, render.conversation(view, t, earlier=earlier))
+            put("thoughts", self.thoughts, lambda: render.conversation(view, t, earlier=earlier))
         if not activity.running and activity.charts_open and sent.changed("charts", len(view.tree.rollouts)):
-            updates.update(zip(self.charts, charts.figures(view, activity.selected, t), strict=True))
+            updates.update(zip(self.charts, self._figures(activity, request), strict=True))
         return updates
 
     def cleared(self) -> dict[Any, Any]:
@@ -302,7 +319,14 @@ class SearchPane:
         activity.charts_open = True
         if activity.view.started is None:
             return [gr.skip()] * len(self.charts)
-        return charts.figures(activity.view, activity.selected, texts(language_of(request)))
+        return self._figures(activity, request)
+
+    def _figures(self, activity: Activity, request: gr.Request) -> list[Any]:
+        try:
+            return list(charts.figures(activity.view, activity.selected, texts(language_of(request))))
+        except Exception:
+            log.exception("the charts can't be drawn")
+            return [gr.skip()] * len(self.charts)
 
     # -- taking part ---------------------------------------------------------------------------------------------
 

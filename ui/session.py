@@ -148,7 +148,12 @@ def watch(
                     if arrival is None:
                         over = True
                         break
-                    view.apply(arrival, clock())
+                    try:
+                        view.apply(arrival, clock())
+                    except Exception:
+                        log.exception("an event that can't be shown: %s", type(arrival).__name__)
+                        view.error = surprise
+                        activity.stop.set()
                     changed = True
                     arrival = arrivals.get_nowait()
             except queue.Empty:

@@ -39,6 +39,7 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
             lines=1,
             max_lines=10,
             scale=6,
+            min_width=300,
             elem_id="translate-text",
         )
         with gr.Column(scale=2, min_width=190):
