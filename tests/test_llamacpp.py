@@ -18,7 +18,8 @@ from marco.config import ModelConfig, SamplingConfig
 from marco.engines import open_engine
 from marco.engines.base import Chunk, Completion, Engine, Request
 from marco.engines.llamacpp import LlamaCppEngine
-from marco.engines.server import ServerEngine, ServerTokenizer
+from marco.engines.server import ServerEngine
+from marco.engines.servers.tokenizer import ServerTokenizer
 from marco.errors import ModelUnavailable
 
 EMOJI = "你好🎉🧑‍🚀 𠮷野家 龘"

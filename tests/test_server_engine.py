@@ -17,7 +17,9 @@ from marco.engines import open_engine
 from marco.engines import server as module
 from marco.engines.base import Chunk, Completion, EngineInfo, Request
 from marco.engines.scripted import END, ByteTokenizer
-from marco.engines.server import VLLM, ServerEngine, ServerTokenizer
+from marco.engines.server import ServerEngine
+from marco.engines.servers.tokenizer import ServerTokenizer
+from marco.engines.servers.vllm import VLLM
 from marco.errors import EngineError, InvalidOption, ServerError, ServerUnreachable
 
 PREFIX = tuple(b"What?")
@@ -37,6 +39,7 @@ class Llama:
     def __init__(self) -> None:
         self.answer = [*ANSWER.encode(), END]
         self.logprobs = True
+        self.tops = 5
         self.key: str | None = None
         self.calls: list[dict[str, Any]] = []
         self.behaviour: list[Callable[[http.server.BaseHTTPRequestHandler, dict[str, Any]], bool]] = []
@@ -119,7 +122,7 @@ class Llama:
                 "tokens_predicted": count,
             }
             if self.logprobs:
-                top = [{"id": number, "logprob": -0.25}, {"id": 1, "logprob": -2.0}]
+                top = [{"id": number, "logprob": -0.25}, *({"id": i, "logprob": -2.0 - i} for i in range(1, self.tops))]
                 told = {"id": number, "bytes": list(data), "logprob": -0.25, "top_logprobs": top}
                 event["completion_probabilities"] = [told]
             yield event
@@ -534,7 +537,6 @@ def test_a_proxy_in_the_environment_is_not_for_this_machine(llama, monkeypatch):
     ("options", "told"),
     [
         ({"engine": "llama.cpp", "base_urls": ("http://127.0.0.1:1",)}, "left out with engine llama.cpp"),
-        ({"base_urls": ("http://127.0.0.1:1", "http://127.0.0.1:2")}, "several are not supported"),
     ],
 )
 def test_addresses_that_will_not_be_used_are_refused(options, told):

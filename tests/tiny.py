@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 CHAT_TEMPLATE = (
@@ -73,8 +74,11 @@ def build_tokenizer():  # type: ignore[no-untyped-def]
     )
 
 
-def write_gguf(folder: Path, path: Path) -> Path:
-    """Write the Qwen2 model in `folder` as a GGUF file of float32 tensors, head and embedding apart."""
+def write_gguf(folder: Path, path: Path, *, tokenizer: bool = False) -> Path:
+    """Write the Qwen2 model in `folder` as a GGUF file of float32 tensors, head and embedding apart.
+
+    With its `tokenizer` the file is all that llama.cpp needs.
+    """
     import gguf
     import numpy as np
     from transformers import AutoModelForCausalLM
@@ -92,7 +96,11 @@ def write_gguf(folder: Path, path: Path) -> Path:
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_vocab_size(config.vocab_size)
+    if tokenizer:
+        _add_tokenizer(writer)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN2, config.num_hidden_layers)
+    if tokenizer:
+        _keep_to_ascii(model)
     for name, tensor in model.state_dict().items():
         writer.add_tensor(names.get_name(name, (".weight", ".bias")), tensor.numpy().astype(np.float32))
     writer.write_header_to_file()
@@ -100,3 +108,44 @@ def write_gguf(folder: Path, path: Path) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def _keep_to_ascii(model) -> None:  # type: ignore[no-untyped-def]
+    """Let it write plain characters only: random bytes are no text, and servers stumble over them."""
+    import torch
+
+    head = model.get_output_embeddings().weight
+    plain = [
+        name.isascii() and name.isprintable() and not name.startswith("<|")
+        for name, _ in sorted(build_tokenizer().get_vocab().items(), key=lambda item: item[1])
+    ]
+    plain += [False] * (len(head) - len(plain))
+    with torch.no_grad():
+        head *= torch.tensor(plain, dtype=head.dtype)[:, None] * 4
+
+
+def _add_tokenizer(writer) -> None:  # type: ignore[no-untyped-def]
+    import gguf
+
+    tokenizer = build_tokenizer()
+    told = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    names = [name for name, _ in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])]
+    names += [f"[unused{number}]" for number in range(len(names), VOCABULARY)]
+    special = {"<|endoftext|>", "<|im_start|>", "<|im_end|>"}
+    kinds = [
+        gguf.TokenType.CONTROL
+        if name in special
+        else gguf.TokenType.UNUSED
+        if name.startswith("[unused")
+        else gguf.TokenType.NORMAL
+        for name in names
+    ]
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in told["merges"]]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(names)
+    writer.add_token_types(kinds)
+    writer.add_token_merges(merges)
+    writer.add_bos_token_id(names.index("<|endoftext|>"))
+    writer.add_eos_token_id(names.index("<|im_end|>"))
+    writer.add_chat_template(CHAT_TEMPLATE)
