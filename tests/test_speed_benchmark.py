@@ -1,0 +1,53 @@
+"""`marco bench`: the same work three ways, on a tiny model; figures are looked at for sense, never for speed."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+
+from marco.benchmarks.speed import bench_speed
+from marco.config import ModelConfig, options
+
+FIELDS = {
+    "model", "engine", "quantize", "device", "batch", "naive_tokens_per_second", "batched_tokens_per_second",
+    "search_tokens_per_second", "search_over_naive", "search_over_batched", "computed_over_distinct",
+    "roofline_tokens_per_second", "roofline_fraction", "peak_memory_bytes", "commit",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory):
+    folder = tiny.build(tmp_path_factory.mktemp("tiny") / "model")
+    config = ModelConfig(model=str(folder), engine="local", quantize="none", dtype="float32", slots=4)
+    return bench_speed(config, options("marco", action="mini-step-8", seed=1), rollouts=4, max_tokens=24)
+
+
+def test_every_field_that_is_promised_is_there(figures):
+    assert figures.keys() >= FIELDS
+
+
+def test_all_three_ways_write_past_end_tokens_to_the_same_length(figures):
+    assert figures["generated_tokens"] == 4 * 24
+    assert figures["batch"] == 4
+
+
+def test_the_search_computes_every_position_once(figures):
+    assert figures["computed_over_distinct"] == pytest.approx(1.0, abs=0.02)
+
+
+def test_ratios_follow_from_the_speeds(figures):
+    search = figures["search_tokens_per_second"]
+    assert figures["search_over_naive"] == pytest.approx(search / figures["naive_tokens_per_second"])
+    assert figures["search_over_batched"] == pytest.approx(search / figures["batched_tokens_per_second"])
+    assert figures["roofline_fraction"] == pytest.approx(search / figures["roofline_tokens_per_second"])
+
+
+def test_the_precision_is_the_one_that_was_asked_for(figures):
+    assert figures["dtype"] == "float32"
+
+
+def test_a_precision_that_does_not_exist_is_refused():
+    from marco.errors import InvalidOption
+
+    with pytest.raises(InvalidOption, match="dtype"):
+        ModelConfig(dtype="float8")
