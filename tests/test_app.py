@@ -348,33 +348,6 @@ def test_a_model_that_is_not_there_is_told_in_one_sentence_and_the_page_stays_up
     expect(page.locator("#reason-run")).to_be_enabled()
 
 
-# -- translating --------------------------------------------------------------------------------------------
-
-
-def test_a_sentence_is_translated_with_the_thought_behind_it(app, open_page):
-    page = open_page(app.url)
-    page.get_by_role("tab", name="Translate").click()
-    page.locator("#translate-text textarea").fill("这个鞋拥有踩屎感")
-    page.locator("#translate-run").click()
-    finished(page, "translate")
-    expect(page.locator("#translate-result")).to_contain_text(re.compile("comfortable|clouds"))
-    expect(page.locator("#translate-tree [role=treeitem]").first).to_be_visible()
-    page.locator("#translate-thought summary").first.click()
-    expect(page.locator("#translate-thought details[open]")).to_contain_text("slang")
-
-
-def test_the_target_language_may_be_typed_as_a_code(app, open_page):
-    page = open_page(app.url)
-    page.get_by_role("tab", name="Translate").click()
-    page.locator("#translate-text textarea").fill("Good morning")
-    box = page.locator("#translate-to input")
-    box.fill("pt")
-    box.press("Enter")
-    page.locator("#translate-run").click()
-    finished(page, "translate")
-    expect(page.locator("#translate-result")).to_contain_text("português")
-
-
 # -- the person ---------------------------------------------------------------------------------------------
 
 

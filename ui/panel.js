@@ -3,7 +3,7 @@
 
 const TAGS = new Set(["div", "span", "p", "strong", "em", "h2", "h3", "dl", "dt", "dd", "ul", "ol", "li", "details",
   "summary", "table", "thead", "tbody", "tr", "th", "td", "button", "progress", "small", "hr", "br", "pre", "code", "s",
-  "blockquote", "a"]);
+  "blockquote", "a", "mark"]);
 const MATH = new Set(("math mi mn mo mtext ms mspace mrow mfrac msqrt mroot mstyle merror mpadded mphantom msub msup " +
   "msubsup munder mover munderover mmultiscripts mprescripts mtable mtr mtd menclose").split(" "));
 const MATH_ATTRIBUTES = new Set(("class display displaystyle scriptlevel mathvariant stretchy fence form separator lspace " +
@@ -162,6 +162,15 @@ host.addEventListener("keydown", (event) => {
   list[next].tabIndex = 0;
   list[next].focus();
 });
+
+// -- what belongs together: elements with the same data-link -------------------------------------------------
+
+function link(event) {
+  const chosen = event.target.closest?.("[data-link]")?.dataset.link;
+  for (const part of host.querySelectorAll("[data-link]")) part.classList.toggle("is-linked", part.dataset.link === chosen);
+}
+for (const name of ["pointerover", "focusin"]) host.addEventListener(name, link);
+host.addEventListener("pointerleave", link);
 
 // -- buttons ----------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ RESUMED_ROLLOUTS = 1
 """Rollouts that an intervention on a finished search is given, on top of what it had."""
 
 
+_UNFOLD = """() => {
+  const open = document.getElementById("%s").classList.toggle("is-open");
+  document.getElementById("%s-show").setAttribute("aria-expanded", open);
+}"""
+
+
 class Sent:
     """What the page was last told, so that only changes travel."""
 
@@ -71,8 +78,13 @@ class SearchPane:
         thoughts_id: str | None = None,
         answer: Answer = render.answer,
         task_of: Callable[[SearchStarted], Task] | None = None,
+        beside: Callable[[], None] = lambda: None,
+        folded: bool = False,
     ) -> None:
-        """Without a `loader` the search can be looked at and not taken part in."""
+        """Without a `loader` the search can be looked at and not taken part in.
+
+        `beside` builds what stands below the answer. `folded`: the tree and the thoughts show on request.
+        """
         self.tab = tab
         self.activities = activities
         self.loader = loader
@@ -85,20 +97,22 @@ class SearchPane:
         with gr.Column(visible=False, elem_id=f"{tab}-results", elem_classes="results") as self.results:
             with gr.Column(elem_classes="card answer-card"):
                 self.answer = panel(elem_id=answer_id or f"{tab}-answer")
-            gr.Markdown(LABELS("tree_title"), elem_classes="section-title")
-            with gr.Row(elem_classes="workbench", equal_height=False):
-                with gr.Column(scale=5, min_width=320):
-                    self.tree = tree_view(elem_id=f"{tab}-tree")
-                with gr.Column(scale=3, min_width=300, elem_classes="card node-card"):
-                    self.node = panel(elem_id=f"{tab}-node")
-                    if loader is not None:
-                        self._build_editor()
-            if loader is not None:
-                self._build_more()
-            with gr.Accordion(LABELS("charts_title"), open=False, elem_id=f"{tab}-charts") as fold, gr.Row():
-                self.charts = [gr.Plot(show_label=False, elem_id=f"{tab}-chart-{name}") for name in charts.NAMES]
-            gr.Markdown(LABELS("thoughts_title"), elem_classes="section-title")
-            self.thoughts = panel(elem_id=thoughts_id or f"{tab}-thoughts")
+            beside()
+            with self._below(folded):
+                gr.Markdown(LABELS("tree_title"), elem_classes="section-title")
+                with gr.Row(elem_classes="workbench", equal_height=False):
+                    with gr.Column(scale=5, min_width=320):
+                        self.tree = tree_view(elem_id=f"{tab}-tree")
+                    with gr.Column(scale=3, min_width=300, elem_classes="card node-card"):
+                        self.node = panel(elem_id=f"{tab}-node")
+                        if loader is not None:
+                            self._build_editor()
+                if loader is not None:
+                    self._build_more()
+                with gr.Accordion(LABELS("charts_title"), open=False, elem_id=f"{tab}-charts") as fold, gr.Row():
+                    self.charts = [gr.Plot(show_label=False, elem_id=f"{tab}-chart-{name}") for name in charts.NAMES]
+                gr.Markdown(LABELS("thoughts_title"), elem_classes="section-title")
+                self.thoughts = panel(elem_id=thoughts_id or f"{tab}-thoughts")
         shown: list[Any] = [self.status, self.results, self.answer, self.tree, self.node, self.thoughts]
         buttons = [button for button in (run, stop, self.more) if button is not None]
         self.outputs: list[Any] = [*shown, *self.charts, *buttons, *self._editor]
@@ -107,6 +121,15 @@ class SearchPane:
         fold.expand(self._draw_charts, None, self.charts, **QUIET)
         if loader is not None:
             self._wire()
+
+    def _below(self, folded: bool) -> Any:
+        if not folded:
+            return nullcontext()
+        # No accordion: Gradio draws what is in a closed one later, and hands it a "no change" as its value.
+        name = f"{self.tab}-how"
+        show = gr.Button(LABELS("how_found"), size="sm", elem_id=f"{name}-show")
+        show.click(None, None, None, js=_UNFOLD % (name, name), **QUIET)
+        return gr.Column(elem_id=name, elem_classes="folded")
 
     # -- taking part: components -------------------------------------------------------------------------------
 
@@ -254,9 +277,13 @@ class SearchPane:
             return updates
         if sent.changed("visible", True):
             updates[self.results] = gr.update(visible=True)
-        put("answer", self.answer, lambda: self._answer(view, t))
+        # What is being written changes the tree and the thoughts; the rest waits for something to happen.
+        happened = (len(view.events), bool(view.error))
+        if sent.changed("answer at", happened):
+            put("answer", self.answer, lambda: self._answer(view, t))
         put("tree", self.tree, lambda: self._payload(activity, request), gr.skip())
-        put("node", self.node, lambda: self._details(activity, request))
+        if sent.changed("node at", (*happened, activity.selected, activity.running, activity.run)):
+            put("node", self.node, lambda: self._details(activity, request))
         now = time.monotonic()
         if now - sent.thoughts_at >= THOUGHTS_EVERY or not activity.running:
             sent.thoughts_at = now

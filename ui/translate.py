@@ -1,26 +1,51 @@
-"""The tab where a sentence is translated and the thought behind it is watched."""
+"""The tab where a text is translated: the translation first, how it was read, and the search behind it on request.
+
+Everything shown is `marco.translation.reading` of the events so far. What a person asks for besides (another register,
+the way back, a direct translation) is written by the model in one pass each; `many_lines` is the part of the tab that
+makes a table.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import gradio as gr
 
 from marco.engines.base import Engine
+from marco.errors import MarcoError
 from marco.events import Event
-from marco.translation import LANGUAGES, MODES, Translation, language, reading, task_of, translate_stream
-from ui import render
+from marco.translation import (
+    LANGUAGES,
+    MODES,
+    REGISTERS,
+    Expression,
+    Translation,
+    back_translation,
+    in_register,
+    language,
+    reading,
+    task_of,
+    translate_stream,
+)
+from marco.translation import translate as translate_directly
+from ui import many_lines, render
 from ui.markup import Element, el
 from ui.model_loader import ModelLoader
+from ui.panel import panel
 from ui.reason import Folder
 from ui.render import View
 from ui.search_pane import SearchPane
 from ui.session import Activities, Activity
 from ui.settings import choices
-from ui.texts import LABELS
+from ui.texts import LABELS, speaker
 
 TAB = "translate"
+BESIDE = "translate-beside"
+
+ASKED = (*(f"register_{name}" for name in REGISTERS), "beside_back", "beside_direct")
+"""What may be asked for beside a translation, by the key of its text."""
 
 EXAMPLES = [
     ["这个鞋拥有踩屎感", "English"],
@@ -42,7 +67,7 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
             min_width=300,
             elem_id="translate-text",
         )
-        with gr.Column(scale=2, min_width=190):
+        with gr.Column(scale=2, min_width=230):
             to = gr.Dropdown(
                 [(" · ".join(dict.fromkeys((item.name, item.own))), item.name) for item in LANGUAGES],
                 value="English",
@@ -59,6 +84,7 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
         glossary = gr.Textbox(
             label=LABELS("glossary"), info=LABELS("glossary_info"), lines=2, elem_id="translate-glossary"
         )
+    shown: list[gr.HTML] = []
     pane = SearchPane(
         TAB,
         activities,
@@ -69,7 +95,11 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
         thoughts_id="translate-thought",
         answer=translation_card,
         task_of=task_of,
+        beside=lambda: shown.append(panel(elem_id="translate-beside")),
+        folded=True,
     )
+    (beside,) = shown
+    many_lines.build(loader, activities, folder, secret, [to, mode, source, glossary])
     gr.Examples(
         EXAMPLES,
         [text, to],
@@ -91,25 +121,56 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
                 to,
                 source=(source or "").strip() or None,
                 mode=mode,
-                glossary=glossary_of(glossary or ""),
+                glossary=many_lines.glossary_of(glossary or ""),
                 stop=activity.stop,
                 runs=runs,
             )
             return lambda: events
 
+        yield {beside: None}
         yield from pane.play(request, make, runs=runs)
 
+    def ask_beside(event: gr.EventData, request: gr.Request) -> Iterator[Element]:
+        """Another register, the way back, or a direct translation, for the translation that is shown."""
+        key, session = str(event.action), str(request.session_hash)
+        activity = activities.get(session, TAB)
+        if activity is None or key not in ASKED or not activity.view.events:
+            return
+        t = speaker(request)
+        read = reading(activity.view.events)
+        yield beside_card(key, read, None, t)
+        own = activities.begin(session, BESIDE)
+        engine = loader.engine
+        if engine is None:
+            yield el("p", t("beside_failed"), class_="warning")
+            return
+        try:
+            with loader.using(engine):
+                said = asked(engine, key, read, own.stop)
+        except MarcoError as error:
+            yield el("p", str(error), class_="warning")
+            return
+        if not own.stop.is_set():
+            yield beside_card(key, read, said, t)
+
     inputs = [secret, text, to, mode, source, glossary]
-    run.click(ask, inputs, pane.outputs, **pane.streaming())
-    text.submit(ask, inputs, pane.outputs, **pane.streaming())
+    outputs = [*pane.outputs, beside]
+    run.click(ask, inputs, outputs, **pane.streaming())
+    text.submit(ask, inputs, outputs, **pane.streaming())
+    pane.answer.act(ask_beside, None, beside, show_progress="hidden", api_visibility="private")
     return mode
 
 
-def glossary_of(lines: str) -> dict[str, str] | None:
-    """`word = translation`, a line each; other lines are left out."""
-    pairs = (line.split("=", 1) for line in lines.splitlines() if "=" in line)
-    found = {word.strip(): meaning.strip() for word, meaning in pairs if word.strip() and meaning.strip()}
-    return found or None
+def asked(engine: Engine, key: str, read: Translation, stop: threading.Event) -> str:
+    """What the model writes for one of `ASKED`. Raises `MarcoError`."""
+    if key == "beside_back":
+        home = read.source_language or "en"
+        return back_translation(engine, read.translation, home, source=read.target_language, stop=stop)
+    if key == "beside_direct":
+        return translate_directly(
+            engine, read.source, read.target_language, source=read.source_language, mode="quick", stop=stop
+        ).translation
+    return in_register(engine, read, key.removeprefix("register_"), stop=stop)
 
 
 def translation_card(view: View, t: Callable[..., str]) -> Element:
@@ -128,6 +189,7 @@ def translation_card(view: View, t: Callable[..., str]) -> Element:
     source = language(read.source_language).own if read.source_language else "?"
     pair = t("from_to", source=source, target=language(read.target_language).own)
     title = t("translation" if view.ended else "translation_so_far")
+    spans = [(item.target_span, number) for number, item in enumerate(read.expressions, start=1) if item.target_span]
     return el(
         "div",
         el(
@@ -138,28 +200,79 @@ def translation_card(view: View, t: Callable[..., str]) -> Element:
         ),
         el(
             "div",
-            el("p", read.translation, class_="big-answer translation", lang=read.target_language),
+            el("p", *linked(read.translation, spans), class_="big-answer translation", lang=read.target_language),
             el("button", t("copy"), type="button", class_="quiet", data_act="copy", data_of=".translation"),
             class_="answer-body",
         ),
+        *(el("p", warning, class_="warning") for warning in read.warnings),
+        el("p", f"{t('gist')}: {read.gist}", class_="muted") if read.gist else None,
         _expressions(read, t),
         _alternatives(read, t),
-        *(el("p", warning, class_="warning") for warning in read.warnings),
+        _asking(t) if view.ended else None,
         class_="answer",
         aria_live="polite",
     )
+
+
+def linked(text: str, spans: Iterable[tuple[tuple[int, int], int]]) -> Iterator[str | Element]:
+    """`text` with its spans marked by their numbers. Of two that overlap the first counts."""
+    done = 0
+    for (start, end), number in sorted(spans):
+        if start < done or end > len(text) or start >= end:
+            continue
+        if start > done:
+            yield text[done:start]
+        yield el("mark", text[start:end], data_link=str(number), tabindex="0")
+        done = end
+    if done < len(text):
+        yield text[done:]
+
+
+def _asking(t: Callable[..., str]) -> Element:
+    buttons = [el("button", t(key), type="button", data_act=key) for key in ASKED]
+    return el("div", *buttons, class_="steering", role="group", aria_label=t("beside_label"))
+
+
+def beside_card(key: str, read: Translation, said: str | None, t: Callable[..., str]) -> Element:
+    """What was asked for, beside the translation; None while it is being written."""
+    target = read.source_language if key == "beside_back" else read.target_language
+    first, name = ("original", read.source) if key == "beside_back" else ("beside_reasoned", read.translation)
+    columns = [
+        el("div", el("h3", t(first)), el("p", name, class_="said"), class_="card"),
+        el(
+            "div",
+            el("h3", t(key)),
+            el("p", said if said is not None else t("beside_working") + "…", class_="said asked", lang=target),
+            el("button", t("copy"), type="button", class_="quiet", data_act="copy", data_of=".asked")
+            if said is not None
+            else None,
+            class_="card",
+        ),
+    ]
+    return el("div", *columns, class_="columns beside", aria_live="polite")
 
 
 def _expressions(read: Translation, t: Callable[..., str]) -> Element | None:
     if not read.expressions:
         return None
     head = el("tr", *(el("th", t(key), scope="col") for key in ("said", "literally", "meant", "put")))
-    rows = []
-    for item in read.expressions:
-        cells = (el("td", text) for text in (item.literal, item.meaning, item.chosen))
-        rows.append(el("tr", el("th", item.source, scope="row"), *cells))
+    rows = [_expression(number, item, t) for number, item in enumerate(read.expressions, start=1)]
+    spans = [(item.source_span, number) for number, item in enumerate(read.expressions, start=1)]
     table = el("table", el("thead", head), el("tbody", *rows), class_="votes")
-    return el("details", el("summary", t("expressions")), table, open="open")
+    return el(
+        "details",
+        el("summary", t("expressions")),
+        el("p", *linked(read.source, spans), class_="original", lang=read.source_language),
+        el("div", table, class_="scroll"),
+        open="open",
+    )
+
+
+def _expression(number: int, item: Expression, t: Callable[..., str]) -> Element:
+    chosen = item.chosen or t("not_put")
+    cells = (el("td", text) for text in (item.literal, item.meaning, chosen))
+    row = (el("th", item.source, scope="row", data_number=str(number)), *cells)
+    return el("tr", *row, data_link=str(number))
 
 
 def _alternatives(read: Translation, t: Callable[..., str]) -> Element | None:
