@@ -26,6 +26,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--host", default="0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1")
     parser.add_argument("--port", type=int, default=int(os.environ.get("PORT") or 7860))
     parser.add_argument("--lab", type=Path, help="folder of evaluations for the Lab tab (default: benchmarks)")
+    parser.add_argument("--auth", type=Path, help="file with name:password lines; or the variable MARCO_AUTH")
     return parser.parse_args(arguments)
 
 
@@ -38,10 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserMistake as mistake:
         sys.stderr.write(f"{mistake}\n")
         return 2
+    from ui.auth import credentials
     from ui.serve import serve
 
     try:
-        serve(config, host=given.host, port=given.port, lab=given.lab)
+        auth = credentials(given.auth)
+    except UserMistake as mistake:
+        sys.stderr.write(f"{mistake}\n")
+        return 2
+    try:
+        serve(config, host=given.host, port=given.port, lab=given.lab, auth=auth)
     except OSError as problem:
         sys.stderr.write(f"The page can't be served at {given.host}:{given.port}: {problem}\n")
         return 2

@@ -6,6 +6,7 @@ takes from it, tells the search, writes the run file, and yields. `marco.solver.
 
 from __future__ import annotations
 
+import logging
 import math
 import queue
 import threading
@@ -39,10 +40,13 @@ from marco.events import (
     WorkFailed,
     WorkIssued,
 )
+from marco.logs import SEARCH
 from marco.prompts import Message
 from marco.reflection import FORCED_TEXT, Reflection
 from marco.reward import Reward, statistics
 from marco.search import Search, WorkItem
+
+log = logging.getLogger(__name__)
 
 STOP_PATIENCE = 5.0
 """Seconds to wait, after a stop, for the engine to hand in what was under way."""
@@ -117,9 +121,13 @@ class Session:
         self.reward = reward
         self.save_problem = False
         self.search: Search
+        self.outcome: dict[str, Any] = {"stopped_by": "left"}
 
     def events(self) -> Iterator[Event]:
         self.on_running(True)
+        told = {"search": self.started.search, "kind": self.task.kind, "engine": self.started.engine}
+        SEARCH.set(self.started.search)
+        log.info("search started", extra=told)
         try:
             yield from self._run()
         finally:
@@ -128,6 +136,8 @@ class Session:
             self.on_running(False)
             if self.writer is not None:
                 self.writer.close()
+            log.info("search ended", extra={**told, **self.outcome})
+            SEARCH.set("")
 
     def _run(self) -> Iterator[Event]:
         config = self.options.search
@@ -433,6 +443,12 @@ class Session:
         message = ""
         if stopped_by == "error" or (not tree.rollouts and self.failure):
             stopped_by, message = "error", self.failure or "Every rollout failed."
+        self.outcome = {
+            "stopped_by": stopped_by,
+            "seconds": round(self._elapsed(), 3),
+            "generated": tree.generated,
+            "rollouts": len(tree.rollouts),
+        }
         self.fresh.append(
             SearchEnded(
                 stopped_by=stopped_by,

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = [
-    "errors", "config", "engines.base", "events", "reward", "tree", "actions", "prompts", "answer", "degenerate",
+    "errors", "config", "logs", "engines.base", "events", "reward", "tree", "actions", "prompts", "answer", "degenerate",
     "reflection", "search", "engines", "runs", "session", "solver", "export", "terminal", "translation",
     "evaluation", "training",
     "benchmarks", "cli", "__main__",

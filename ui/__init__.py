@@ -129,14 +129,15 @@ def build_app(
     shared: bool = False,
     records: Path | None = None,
     switch: Callable[[ModelConfig], Opener] | None = None,
+    activities: Activities | None = None,
 ) -> gr.Blocks:
     """The whole page over one model.
 
     `runs` is the folder for run files (None for none); on a `shared` server each visitor sees only their own, and
     nobody changes the model. `records` is the folder of evaluations (None: the usual one). `switch` opens the model
-    that a person names on the page.
+    that a person names on the page. `activities` are for whoever wants to end all searches from outside.
     """
-    activities = Activities()
+    activities = activities or Activities()
 
     def folder(request: gr.Request, secret: str | None) -> Path | None:
         return folder_of(runs, request, secret, shared=shared)

@@ -6,6 +6,7 @@ the last one what `marco solve --json` prints, with `"done": true`.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -35,7 +36,20 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder) -> None:
         make: Callable[[Engine, Activity], Callable[[], Iterable[Event]]],
         conclude: Callable[[list[Event]], dict[str, Any]],
     ) -> Iterator[dict[str, Any]]:
-        activity = activities.begin(str(request.session_hash), tab)
+        # Of its own: calls of one client, or of clients that give no session, don't stop each other.
+        session = f"call-{secrets.token_hex(12)}"
+        activity = activities.begin(session, tab)
+        try:
+            yield from follow(request, activity, make, conclude)
+        finally:
+            activities.forget(session)
+
+    def follow(
+        request: gr.Request,
+        activity: Activity,
+        make: Callable[[Engine, Activity], Callable[[], Iterable[Event]]],
+        conclude: Callable[[list[Event]], dict[str, Any]],
+    ) -> Iterator[dict[str, Any]]:
         for _ in wait_for_model(loader, activity):
             yield {"done": False, "message": loader.state.message}
         engine = loader.engine

@@ -1,0 +1,135 @@
+"""The real app over a scripted model, as a process of its own: what `load` asks and what tests kill.
+
+    python -m marco.benchmarks.host PORT RUNS_FOLDER SECONDS_PER_TOKEN
+
+A question that holds "number N" is answered with 2 N + 1, after thoughts that name N. On standard output the process
+says, line by line in JSON, when rollouts begin and end, {"begun": N, "at": ...} and {"ended": N, "finish": ..., "at": ...},
+with the time of the clock that all processes of a machine share (`time.monotonic`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from marco.engines.base import ChatTokenizer, Completion, Deliver, EngineInfo, Request
+from marco.engines.scripted import ScriptedEngine
+
+SLOTS = 16
+START_SECONDS = 120.0
+
+_NUMBER = re.compile(r"number (\d+)")
+
+
+def number_in(text: str) -> int | None:
+    """The number that a question is about."""
+    found = _NUMBER.search(text)
+    return int(found.group(1)) if found else None
+
+
+def right_answer(number: int) -> str:
+    return str(2 * number + 1)
+
+
+def think(prefix: str, seed: int) -> str:
+    """Thoughts about the number that the question names, in one of a few orders, and the right answer."""
+    number = number_in(prefix) or 0
+    said = prefix.rpartition("assistant: ")[2]
+    steps = [
+        f"The question is about number {number}.\n\n",
+        f"Twice number {number} is {2 * number}{'!' * (seed % 3)}.\n\n",
+        f"One more makes {right_answer(number)}.\n",
+    ]
+    opening = "" if said else "<Thought>\n"
+    rest = "".join(steps[min(2, said.count(chr(10) * 2)) :])
+    return f"{opening}{rest}</Thought>\n<Output>\nThe answer is {right_answer(number)}.\n</Output>"
+
+
+class TracedEngine:
+    """An engine that says on standard output when rollouts begin and end."""
+
+    def __init__(self, engine: ScriptedEngine) -> None:
+        self._engine = engine
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._engine.info
+
+    @property
+    def tokenizer(self) -> ChatTokenizer:
+        return self._engine.tokenizer
+
+    def submit(self, requests: Sequence[Request], deliver: Deliver) -> None:
+        numbers = {request.work: number_in(self._engine.tokenizer.decode(request.prefix)[0]) for request in requests}
+        for number in set(numbers.values()):
+            _say({"begun": number})
+
+        def traced(told: object) -> None:
+            if isinstance(told, Completion):
+                _say({"ended": numbers[told.work], "finish": told.finish})
+            deliver(told)  # type: ignore[arg-type]
+
+        self._engine.submit(requests, traced)
+
+    def usage(self) -> Mapping[str, float]:
+        return self._engine.usage()
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def _say(told: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps({**told, "at": time.monotonic()}) + "\n")
+    sys.stdout.flush()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def start(
+    runs: Path, *, seconds_per_token: float = 0.003, port: int | None = None
+) -> tuple[subprocess.Popen[str], str]:
+    """Start the process and wait until it is healthy; returns it and its address. Raises `RuntimeError`."""
+    import httpx
+
+    port = port or free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", __name__, str(port), str(runs), str(seconds_per_token)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    url = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{url}/health", timeout=2, trust_env=False).json()["status"] == "ready":
+                return process, url
+        except (httpx.HTTPError, ValueError, KeyError):
+            time.sleep(0.2)
+    process.kill()
+    process.wait()
+    raise RuntimeError("The app did not come up.")
+
+
+def main(arguments: Sequence[str]) -> None:
+    from ui.model_loader import ModelLoader
+    from ui.serve import Site, serve_site
+
+    port, runs, pace = int(arguments[0]), Path(arguments[1]), float(arguments[2])
+    loader = ModelLoader(lambda progress: TracedEngine(ScriptedEngine(think, seconds_per_token=pace, slots=SLOTS)))
+    serve_site(loader, Site(port=port, runs=runs))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
