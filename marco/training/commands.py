@@ -240,3 +240,105 @@ def synthesize(
         f"{found['repaired']} of them repaired by a reflection"
     )
     typer.echo(found["path"])
+
+
+@app.command()
+def sft(
+    out: Out,
+    model: Model = None,
+    rows: Annotated[Path | None, typer.Option("--data", help="A folder that `marco train data` made.")] = None,
+    method: Annotated[str | None, typer.Option(help="full, lora or qlora (lora on 4-bit weights).  [lora]")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Times that each row is seen.  [3]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps in all, instead of epochs.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="[1e-5 for full, else 2e-4]")] = None,
+    rank: Annotated[int | None, typer.Option(help="Of an adapter.  [16]")] = None,
+    alpha: Annotated[int | None, typer.Option(help="Of an adapter.  [32]")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Of an adapter.  [0]")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(help="Tokens of a row at most; longer ones stay out.  [4096]")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Rows in one forward pass.  [1]")] = None,
+    accumulate: Annotated[int | None, typer.Option(help="Forward passes a step.  [8]")] = None,
+    packing: Annotated[
+        bool | None, typer.Option("--packing/--no-packing", help="Several rows in one.  [packing]")
+    ] = None,
+    checkpointing: Annotated[
+        bool | None,
+        typer.Option(
+            "--gradient-checkpointing/--no-gradient-checkpointing", help="Compute twice rather than keep.  [on]"
+        ),
+    ] = None,
+    evaluations: Annotated[
+        int | None, typer.Option(help="Evaluations, samples and checkpoints in the whole run.  [10]")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(help="Prompts that are answered at each evaluation.  [2]")] = None,
+    sample_tokens: Annotated[int | None, typer.Option(help="Longest sample.  [256]")] = None,
+    system: Annotated[
+        str | None, typer.Option(help="auto (as `marco solve` asks), none, or a system message.  [auto]")
+    ] = None,
+    seed: Seed = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out; it knows its options.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune a model on prepared data: an adapter (lora, qlora) or all of it (full)."""
+    from marco.training import sft as training
+
+    given = {
+        "method": method, "epochs": epochs, "steps": steps, "learning_rate": learning_rate, "rank": rank,
+        "alpha": alpha, "dropout": dropout, "max_length": max_length, "batch": batch, "accumulate": accumulate,
+        "packing": packing, "checkpointing": checkpointing, "evaluations": evaluations, "samples": samples,
+        "sample_tokens": sample_tokens, "system": system, "seed": seed,
+    }  # fmt: skip
+    asked = {name: value for name, value in given.items() if value is not None}
+    going_on = resume and (out / training.CONFIG).is_file()
+    before = training.read_run(out) if going_on else {}
+    if going_on:
+        for name, value in asked.items():
+            if before["settings"][name] != value:
+                raise InvalidOption(name, value, f"{before['settings'][name]!r}, as the run in {out} began")
+    elif (out / training.CONFIG).is_file():
+        raise UserMistake(f"{out} holds a run: go on with it by --resume, or choose another --out.")
+    config = training.SftConfig(**before["settings"] if going_on else asked)
+    rows = rows or (Path(before["data"]) if going_on else None)
+    if rows is None:
+        raise UserMistake("--data FOLDER is needed: what `marco train data` made.")
+    with progress_bar() as bar:
+        task = bar.add_task("Preparing", total=None)
+
+        def report(done: int, total: int, message: str) -> None:
+            bar.update(task, completed=done, total=total or None, description=message)
+
+        def say(line: str) -> None:
+            bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        prepared = training.prepare(model or before.get("model"), rows, config, progress=report)
+        try:
+            result = training.train(prepared, out, resume=resume, progress=report, say=say)
+        except KeyboardInterrupt:
+            say(f"Stopped; `marco train sft --out {out} --resume` goes on behind the last checkpoint.")
+            raise
+    if as_json:
+        typer.echo(json.dumps(result, ensure_ascii=False))
+        return
+    typer.echo(result["path"])
+
+
+@app.command()
+def merge(
+    adapter: Annotated[Path, typer.Option(help="Folder of the adapter.")],
+    out: Out,
+    model: Model = None,
+) -> None:
+    """Put an adapter into its model: a folder that `--model` takes."""
+    from marco.training.merge import merge as merged
+
+    with progress_bar() as bar:
+        task = bar.add_task("Merging", total=None)
+
+        def report(done: int, total: int, message: str) -> None:
+            bar.update(task, completed=done, total=total or None, description=message)
+
+        path = merged(adapter, out, model=model, progress=report)
+    typer.echo(str(path))
