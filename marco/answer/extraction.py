@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 
@@ -263,6 +264,8 @@ def _trim(text: str) -> str:
     return text[start:end]
 
 
+# The same answers come again with every vote of a search, and thousands of times in an evaluation.
+@functools.lru_cache(maxsize=16_384)
 def normalise(answer: str, kind: str) -> str:
     """The key under which answers count as the same.
 
