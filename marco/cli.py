@@ -230,6 +230,59 @@ def bench_tree(
     _print_figures(measure(nodes=nodes, seed=seed), as_json)
 
 
+@bench_app.command(name="load")
+def bench_load(
+    sessions: Annotated[int, typer.Option(min=1, max=1000, help="Searches at once.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Of who is cancelled, and when.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Many people at once on the real app, a tenth of whom leave: is every other answer right?"""
+    from marco.benchmarks.load import bench_load as measure
+
+    _print_figures(measure(sessions, seed=seed), as_json)
+
+
+@bench_app.command(name="faults")
+def bench_faults(
+    count: Annotated[int, typer.Option(min=1, help="Faults in all, of every kind in turn.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of where each strikes.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Everything that can break, broken on purpose: does the process live, and the tree?"""
+    from marco.benchmarks.faults import bench_faults as measure
+
+    _print_figures(measure(count, seed=seed), as_json)
+
+
+@bench_app.command(name="page")
+def bench_page(
+    model: Model = None,
+    engine: EngineName = "auto",
+    base_url: BaseUrl = None,
+    quantize: Quantize = "auto",
+    rollouts: Annotated[int, typer.Option(min=1, help="Rollouts of each search.")] = 8,
+    action: Annotated[str, typer.Option(help="step, or mini-step-N.")] = "step",
+    max_tokens: Annotated[int, typer.Option(min=16, help="Longest rollout.")] = 256,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; medians count.")] = 1,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """What the page costs: tokens a second of a search by itself, and watched in a browser."""
+    from marco.benchmarks.page import bench_page as measure
+
+    config = model_config(model, engine, base_url, quantize)
+    with progress_bar() as bar:
+        task = bar.add_task("Measuring", total=None)
+
+        def report(done: int, total: int, message: str) -> None:
+            bar.update(task, completed=done, total=total or None, description=message)
+
+        figures = measure(
+            config, report, rollouts=rollouts, action=action, max_tokens=max_tokens, seed=seed, repeats=repeats
+        )
+    _print_figures(figures, as_json)
+
+
 def _print_figures(figures: dict[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(figures))
@@ -247,11 +300,19 @@ def serve(
     adapter: Adapter = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
+    auth: Annotated[
+        Path | None, typer.Option(help="File with name:password lines; or the variable MARCO_AUTH.")
+    ] = None,
 ) -> None:
     """Open the app: the page with the live tree."""
+    from ui.auth import credentials
     from ui.serve import serve as serve_page
 
-    serve_page(model_config(model, engine, base_url, quantize, adapter), host=host, port=port)
+    config = model_config(model, engine, base_url, quantize, adapter)
+    try:
+        serve_page(config, host=host, port=port, auth=credentials(auth))
+    except OSError as problem:
+        raise UserMistake(f"The page can't be served at {host}:{port}: {problem}") from None
 
 
 @models_app.callback()

@@ -3,8 +3,8 @@
     python -m marco.benchmarks.host PORT RUNS_FOLDER SECONDS_PER_TOKEN
 
 A question that holds "number N" is answered with 2 N + 1, after thoughts that name N. On standard output the process
-says, line by line in JSON, when rollouts begin and end, {"begun": N, "at": ...} and {"ended": N, "finish": ..., "at": ...},
-with the time of the clock that all processes of a machine share (`time.monotonic`).
+says in lines of JSON when rollouts begin and end: {"begun": N, "at": ...}, {"ended": N, "finish": ..., "at": ...}, with
+the time of the clock that all processes of a machine share (`time.monotonic`).
 """
 
 from __future__ import annotations
@@ -98,17 +98,21 @@ def free_port() -> int:
 def start(
     runs: Path, *, seconds_per_token: float = 0.003, port: int | None = None
 ) -> tuple[subprocess.Popen[str], str]:
-    """Start the process and wait until it is healthy; returns it and its address. Raises `RuntimeError`."""
+    """Start the process and wait until it is healthy; returns it and its address. Raises `RuntimeError`.
+
+    Its log is `host.log` in the folder of runs, which must exist.
+    """
     import httpx
 
     port = port or free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", __name__, str(port), str(runs), str(seconds_per_token)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    )
+    with (runs / "host.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(port), str(runs), str(seconds_per_token)],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
     url = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
