@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,18 @@ def test_a_run_is_read(tmp_path, capsys):
     said = capsys.readouterr().out
     assert said.startswith("How many?")
     assert "the best path is root" in said
+
+
+def test_training_data_is_sifted(tmp_path, capsys):
+    rows = [
+        {"instruction": "1 + 1?", "response": "<thought>One and one are two, I think.</thought><output>2</output>"},
+        {"instruction": "2 + 2?", "response": "4"},
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(rows, indent=1))
+    load("training_data").main(str(tmp_path / "rows.json"))
+    said = capsys.readouterr().out
+    assert "line 6: format: it has no <Thought> and <Output>" in said
+    assert said.endswith("1 rows are fit to learn from\n")
 
 
 def test_a_server_is_asked(small_engine, small_model, capsys, monkeypatch):

@@ -22,6 +22,7 @@ import json
 import math
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -270,7 +271,9 @@ def train(
     begun = time.monotonic()
     try:
         # The libraries print; stdout is for what was asked for.
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+            # About names in TRL's own settings, which is not for who trains to change.
+            warnings.simplefilter("ignore", FutureWarning)
             trainer = _trainer(prepared, out, report, say, callbacks)
             _forget_after(out, int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
             if checkpoint:
