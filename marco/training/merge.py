@@ -31,7 +31,10 @@ def merge(adapter: Path, out: Path, *, model: str | None = None, progress: Progr
     report(0, 0, f"Loading {found.name}")
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    # Marco reports progress itself.
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     base: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype="auto", device_map={"": "cpu"}, local_files_only=True
     )
