@@ -61,6 +61,8 @@ models_app = typer.Typer(help="The catalogue of models.", invoke_without_command
 app.add_typer(models_app, name="models")
 bench_app = typer.Typer(help="What it costs: speed of a model under the search, or another benchmark by name.")
 app.add_typer(bench_app, name="bench")
+deploy_app = typer.Typer(help="Put the app where others can use it.", no_args_is_help=True)
+app.add_typer(deploy_app, name="deploy")
 translation_commands.register(app)
 app.command()(evaluation_commands.evaluate)
 app.command()(evaluation_commands.report)
@@ -313,6 +315,20 @@ def serve(
         serve_page(config, host=host, port=port, auth=credentials(auth))
     except OSError as problem:
         raise UserMistake(f"The page can't be served at {host}:{port}: {problem}") from None
+
+
+@deploy_app.command(name="space")
+def deploy_space(
+    name: Annotated[str, typer.Argument(help="NAME or OWNER/NAME of the Space.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the folder and upload nothing.")] = False,
+    folder: Annotated[Path | None, typer.Option(help="Where to write it; with --dry-run dist/space.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="A Space that only its owner sees.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write the folder of a Hugging Face Space from Space.yaml, and upload it with your token."""
+    from marco.deploy import deploy_space as deploy
+
+    _print_figures(deploy(name, folder, dry_run=dry_run, private=private), as_json)
 
 
 @models_app.callback()

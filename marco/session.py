@@ -22,7 +22,7 @@ from marco.actions import Action, cut
 from marco.config import Options, check_question
 from marco.degenerate import degeneracy
 from marco.engines.base import Chunk, Completion, Engine, Request
-from marco.errors import InvalidOption, RunFileError, SearchError
+from marco.errors import InvalidOption, MarcoError, RunFileError, SearchError
 from marco.events import (
     LOGPROB_FLOOR,
     AnswerChosen,
@@ -241,8 +241,16 @@ class Session:
                 sampling = replace(sampling, max_tokens=room)
             self.under_way[item.work] = (item, time.monotonic())
             requests.append(Request(item.work, prefix, sampling, item.seed, self.cancel, self.started.search))
-        if requests:
+        if not requests:
+            return
+        try:
             self.engine.submit(requests, self.delivered.put)
+        except MarcoError as error:
+            # An engine that takes no more work costs this work, and not what is known so far.
+            self.failure = str(error)
+            for request in requests:
+                item, _ = self.under_way.pop(request.work)
+                self.search.tell(item.work, WorkFailed(work=item.work, node=item.node, error=self.failure))
 
     def _take(self) -> Iterator[Event]:
         try:

@@ -36,13 +36,13 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder) -> None:
         make: Callable[[Engine, Activity], Callable[[], Iterable[Event]]],
         conclude: Callable[[list[Event]], dict[str, Any]],
     ) -> Iterator[dict[str, Any]]:
-        # Of its own: calls of one client, or of clients that give no session, don't stop each other.
-        session = f"call-{secrets.token_hex(12)}"
+        # A tab of its own: the calls of one client don't stop each other.
+        session, tab = str(request.session_hash), f"{tab}-{secrets.token_hex(8)}"
         activity = activities.begin(session, tab)
         try:
             yield from follow(request, activity, make, conclude)
         finally:
-            activities.forget(session)
+            activities.end(session, tab)
 
     def follow(
         request: gr.Request,

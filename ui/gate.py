@@ -41,7 +41,11 @@ SHARED = Limits(searches_a_minute=30, calls_a_second=40)
 
 
 class Gate:
-    """ASGI middleware. `waiting` says how long the line of searches is, `room` how long it may be."""
+    """ASGI middleware.
+
+    `waiting` says how long the line of searches is, `room` how long it may be; `refused` hears why somebody was
+    turned away, and `left` the id of a call that nobody follows any more.
+    """
 
     def __init__(
         self,
@@ -52,6 +56,7 @@ class Gate:
         room: int,
         stopping: Callable[[], bool],
         refused: Callable[[str], None],
+        left: Callable[[str], None] = lambda call: None,
     ) -> None:
         self._app = app
         self._limits = limits
@@ -59,6 +64,7 @@ class Gate:
         self._room = room
         self._stopping = stopping
         self._refused = refused
+        self._left = left
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,11 +82,14 @@ class Gate:
         async def limited() -> Message:
             nonlocal read
             message = await receive()
+            if message["type"] == "http.disconnect" and call is not None:
+                self._left(call)
             read += len(message.get("body", b""))
             if read > limit:
                 raise large
             return message
 
+        call = _call_followed(scope)
         begun = False
 
         async def watched(message: Message) -> None:
@@ -123,6 +132,12 @@ class Gate:
     def _refuse(self, why: str, status: int, sentence: str) -> tuple[int, str]:
         self._refused(why)
         return status, sentence
+
+
+def _call_followed(scope: Scope) -> str | None:
+    """The id of the call whose stream is asked for: it ends as soon as nobody follows it."""
+    parts = scope["path"].rstrip("/").split("/")
+    return parts[-1] if scope["method"] == "GET" and len(parts) >= 3 and parts[-3] == "call" else None
 
 
 class _TooLarge(Exception):

@@ -122,7 +122,7 @@ def serve_site(loader: ModelLoader, site: Site, *, switch: Callable[[ModelConfig
             prevent_thread_lock=True,
             auth=gatekeeper(site.auth) if site.auth else None,
             max_file_size=(site.limits or Limits()).body_bytes,
-            app_kwargs=_around(app, loader, site, metrics, ending),
+            app_kwargs=_around(app, loader, site, metrics, ending, activities),
             **LAUNCH,
         )
         shown = "localhost" if site.host in ("0.0.0.0", "::") else site.host
@@ -139,7 +139,9 @@ def serve_site(loader: ModelLoader, site: Site, *, switch: Callable[[ModelConfig
         log.info("stopped")
 
 
-def _around(app: Blocks, loader: ModelLoader, site: Site, metrics: Metrics, ending: threading.Event) -> dict[str, Any]:
+def _around(
+    app: Blocks, loader: ModelLoader, site: Site, metrics: Metrics, ending: threading.Event, activities: Activities
+) -> dict[str, Any]:
     """What stands around the page: the gate before it, and what machines ask beside it."""
 
     def health(_: Request) -> JSONResponse:
@@ -163,6 +165,7 @@ def _around(app: Blocks, loader: ModelLoader, site: Site, metrics: Metrics, endi
         room=app._queue.max_size or sys.maxsize,
         stopping=ending.is_set,
         refused=lambda why: metrics.refused.labels(why).inc(),
+        left=activities.forget,
     )
     return {"routes": [Route("/health", health), Route("/metrics", figures)], "middleware": [gate]}
 

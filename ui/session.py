@@ -102,6 +102,13 @@ class Activities:
         for activity in activities:
             activity.stop.set()
 
+    def end(self, session: str, tab: str) -> None:
+        """What this tab was at is over, and nobody will look at it again."""
+        with self._lock:
+            activity = self._of.pop((session, tab), None)
+        if activity is not None:
+            activity.stop.set()
+
     def stop_all(self) -> None:
         with self._lock:
             activities = list(self._of.values())

@@ -1,0 +1,159 @@
+"""`marco bench page`: what watching costs. The same search by itself, and with the page open in a real browser.
+
+Both run in this process on one engine, in turns, so that the machine, the model and what it has cached are the same;
+the browser runs beside them on the same machine, as a person's does. Speeds are sampled tokens a second of the search
+itself, from its first work to its end.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from marco.benchmarks.speed import QUESTION, commit
+from marco.config import ModelConfig
+from marco.engines.base import Engine
+from marco.errors import EngineError, UserMistake
+from marco.events import SearchEnded
+from marco.solver import Solver
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+Progress = Callable[[int, int, str], None]
+
+WARM_UP_TOKENS = 16
+PATIENCE = 3_600_000
+"""Milliseconds that a search on the page may take."""
+
+
+def bench_page(
+    config: ModelConfig,
+    progress: Progress | None = None,
+    *,
+    rollouts: int = 8,
+    action: str = "step",
+    max_tokens: int = 256,
+    seed: int = 0,
+    repeats: int = 1,
+    engine: Engine | None = None,
+) -> dict[str, Any]:
+    """Measure one model, `repeats` times each way; medians count.
+
+    `engine` takes the place of what `config` names, and stays open. `loss` is the share of the speed that the page
+    costs (0.05 is five per cent; below 0 the page happened to be faster). Raises `UserMistake` without Playwright or a
+    browser, `EngineError` where a search fails.
+    """
+    from ui.settings import NAMES, of_preset, to_options
+
+    report = progress or (lambda _done, _total, _what: None)
+    usual = of_preset("marco")
+    chosen = {"rollouts": rollouts, "action": action, "max_tokens": max_tokens, "seed": seed}
+    options = to_options([{**usual, **chosen}[name] for name in NAMES])
+    warm = to_options([{**usual, **chosen, "max_tokens": WARM_UP_TOKENS}[name] for name in NAMES])
+    executable = browser_path()
+    opened = engine or _open(config, progress)
+    try:
+        steps = 2 * repeats + 1
+        report(0, steps, "Warming up")
+        _speed(list(Solver(opened, warm).stream(QUESTION)))
+        alone, watched = [], []
+        with tempfile.TemporaryDirectory() as folder, page_open(opened, executable, Path(folder), chosen) as page:
+            for turn in range(repeats):
+                report(2 * turn + 1, steps, "The search by itself")
+                # With a run file, as `marco solve` keeps one.
+                alone.append(_speed(list(Solver(opened, options, runs=Path(folder) / "alone").stream(QUESTION))))
+                report(2 * turn + 2, steps, "The search on the page")
+                watched.append(_watched(page, Path(folder) / "page"))
+        report(steps, steps, "Done")
+        solve, seen = statistics.median(alone), statistics.median(watched)
+        return {
+            "model": opened.info.model,
+            "engine": opened.info.engine,
+            "device": opened.info.device,
+            "rollouts": rollouts,
+            "action": action,
+            "max_tokens": max_tokens,
+            "seed": seed,
+            "repeats": repeats,
+            "solve_tokens_per_second": solve,
+            "page_tokens_per_second": seen,
+            "loss": 1 - seen / solve,
+            "commit": commit(),
+        }
+    finally:
+        if engine is None:
+            opened.close()
+
+
+def browser_path() -> str:
+    """The browser that the tests use. Raises `UserMistake` where there is none."""
+    if importlib.util.find_spec("playwright") is None:
+        raise UserMistake("`marco bench page` drives a browser with Playwright, which is not installed here.")
+    finder = Path(__file__).resolve().parents[2] / "tests" / "get_browser.py"
+    spec = importlib.util.spec_from_file_location("get_browser", finder) if finder.exists() else None
+    if spec is None or spec.loader is None:
+        raise UserMistake("`marco bench page` runs in a checkout of Marco, beside its tests.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = module.find_browser()
+    if not found:
+        raise UserMistake("There is no browser to measure with: `python tests/get_browser.py` gets one.")
+    return str(found)
+
+
+@contextmanager
+def page_open(engine: Engine, executable: str, folder: Path, settings: dict[str, Any]) -> Iterator[Page]:
+    """The app over `engine` with its page open in a browser, and these settings in its address."""
+    from playwright.sync_api import sync_playwright
+
+    from ui import LAUNCH, build_app
+    from ui.model_loader import ModelLoader
+
+    loader = ModelLoader(lambda progress: engine)
+    app = build_app(loader, runs=folder / "page")
+    loader.start()
+    _, url, _ = app.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **LAUNCH)
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
+            page = browser.new_page(viewport={"width": 1360, "height": 900})
+            page.goto(f"{url}?{urlencode(settings)}")
+            page.wait_for_selector("#masthead [data-opened]")
+            page.wait_for_selector("#model-status .is-ready", timeout=PATIENCE)
+            yield page
+            browser.close()
+    finally:
+        # The engine is somebody else's: the loader must not close it.
+        app.close(verbose=False)
+
+
+def _watched(page: Page, runs: Path) -> float:
+    from marco.runs import read_run
+
+    before = set(runs.glob("*.jsonl"))
+    page.locator("#reason-question textarea").fill(QUESTION)
+    page.locator("#reason-run").click()
+    page.wait_for_selector("#reason-run[disabled]")
+    page.wait_for_selector("#reason-run:not([disabled])", timeout=PATIENCE)
+    (written,) = set(runs.glob("*.jsonl")) - before
+    return _speed(list(read_run(written).events))
+
+
+def _speed(events: list[Any]) -> float:
+    ended = events[-1] if events else None
+    if not isinstance(ended, SearchEnded) or ended.stopped_by == "error" or not ended.tokens["generated"]:
+        raise EngineError(f"The search failed: {ended.message if isinstance(ended, SearchEnded) else 'it did not end'}")
+    return float(ended.tokens["generated"] / ended.seconds)
+
+
+def _open(config: ModelConfig, progress: Progress | None) -> Engine:
+    from marco.engines import open_engine
+
+    return open_engine(config, progress=progress)
