@@ -1,7 +1,8 @@
 """Take the README's pictures from the running app: `make screenshots`.
 
 Starts the app with the real model in a process of its own, asks the question of the README in a browser, and saves
-docs/reason.png and docs/translate.png. MODEL= names another model, URL= an app that runs already.
+docs/reason.png, docs/translate.png and docs/lab.png (the youngest evaluation of benchmarks/, where there is one).
+Arguments name the pictures to take. MODEL= names another model, URL= an app that runs already.
 """
 
 from __future__ import annotations
@@ -46,6 +47,21 @@ def translate(page: Page) -> None:
     page.screenshot(path=ROOT / "docs" / "translate.png", full_page=True)
 
 
+def lab(page: Page) -> None:
+    page.get_by_role("tab", name="Lab").click()
+    page.wait_for_selector("#lab-list .link, #lab-list .muted")
+    if page.locator("#lab-list .link").count() == 0:
+        sys.stderr.write("There is no evaluation to take a picture of.\n")
+        return
+    page.locator("#lab-list .link").first.click()
+    page.frame_locator("#lab-report iframe").locator(".js-plotly-plot").first.wait_for(timeout=PATIENCE)
+    page.wait_for_timeout(1500)
+    page.screenshot(path=ROOT / "docs" / "lab.png", full_page=True)
+
+
+PICTURES = {"reason": ask, "translate": translate, "lab": lab}
+
+
 def main() -> None:
     url = os.environ.get("URL")
     app = None
@@ -67,9 +83,8 @@ def main() -> None:
             browser = playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)
             page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
             page.goto(url)
-            only = sys.argv[1:] or ["reason", "translate"]
-            for name in only:
-                {"reason": ask, "translate": translate}[name](page)
+            for name in sys.argv[1:] or PICTURES:
+                PICTURES[name](page)
             browser.close()
     finally:
         if app is not None:
