@@ -79,7 +79,7 @@ def measure(folder: Path) -> list[dict[str, Any]]:
         for number in tree.rollouts:
             texts[strategy] += 1
             formed[strategy] += well_formed(tree.rollout_text(number))
-    reflections = json.loads((folder / "statistics.json").read_text())["reflections"]
+    reflections = json.loads((folder / "statistics.json").read_text())["reflection"]
     lines = []
     for item in json.loads((folder / "summary.json").read_text()):
         name = item["strategy"]

@@ -19,7 +19,8 @@ pytest.importorskip("peft", reason="fine-tuning needs what make setup-train inst
 from transformers import TrainerCallback
 
 from marco import Solver, cli, options
-from marco.engines import loading
+from marco.config import ModelConfig
+from marco.engines import loading, open_engine
 from marco.engines.base import Completion, Request
 from marco.engines.chat import load_tokenizer
 from marco.engines.local import LocalEngine
@@ -266,6 +267,27 @@ def test_the_app_s_engine_loads_the_adapter_and_says_what_was_learnt(learnt, mod
         said.append(written_by(engine, QUESTIONS[5]))
         engine.close()
     assert said[0] != said[1] == reply(5)
+
+
+def test_an_adapter_is_for_engine_local_whatever_the_model_s_own_engine_is(learnt, model, tmp_path):
+    gguf = tiny.write_gguf(model, tmp_path / "tiny.gguf")
+    adapter = str(learnt("lora") / "adapter")
+    for config in (
+        ModelConfig(model=str(gguf), engine="llama.cpp", adapter=adapter),
+        ModelConfig(base_urls=("http://127.0.0.1:9",), adapter=adapter),
+    ):
+        with pytest.raises(InvalidOption, match="adapter"):
+            open_engine(config)
+    engine = open_engine(ModelConfig(model=str(model), adapter=adapter, slots=1, context=512))
+    assert engine.info.engine == "local"
+    assert engine.info.details["adapter"] == adapter
+    engine.close()
+
+
+def test_the_app_takes_an_adapter():
+    import app
+
+    assert app.parse(["--adapter", "run/adapter"]).adapter == "run/adapter"
 
 
 def test_a_model_that_was_trained_as_a_whole_is_a_model(learnt):
