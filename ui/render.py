@@ -106,6 +106,8 @@ class View:
     tokens_before: int = 0
     """Of a resumed search: what it had taken when it went on."""
     _confidences: dict[tuple[int, int, int], tuple[float | None, ...]] = field(default_factory=dict)
+    _seen: tuple[int, dict[str, Seen]] | None = None
+    """What `seen` found, and how many events there were: between events nodes don't change."""
 
     def apply(self, event: Event, now: float = 0.0) -> None:
         """Fold one event in; `now` is a clock in seconds. A second start, a text's next part, begins a new tree."""
@@ -243,8 +245,14 @@ class Seen:
 
 
 def seen(view: View) -> dict[str, Seen]:
-    """All nodes by id, parents before children."""
-    tree = view.tree
+    """All nodes by id, parents before children. The result is shared: don't change it."""
+    kept = view._seen
+    if kept is None or kept[0] != len(view.events):
+        kept = view._seen = (len(view.events), _all_nodes(view.tree))
+    return kept[1]
+
+
+def _all_nodes(tree: Tree) -> dict[str, Seen]:
     found: dict[str, Seen] = {}
     for node in tree.walk():
         found[node.id] = Seen(

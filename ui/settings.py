@@ -21,6 +21,17 @@ NAMES = (
 )  # fmt: skip
 """In the order of `Settings.components`, the first ones of which they are; all but the preset are options."""
 
+RANGES: dict[str, tuple[float, float, float]] = {
+    "rollouts": (1, 64, 1),
+    "branching": (1, 8, 1),
+    "temperature": (0, 2, 0.05),
+    "top_p": (0.05, 1, 0.01),
+    "max_tokens": (16, 8192, 16),
+    "max_seconds": (0, 3600, 5),
+    "tokens": (0, 100_000, 100),
+}
+"""Least, most and step of the sliders."""
+
 _UNLIMITED = ("max_seconds", "tokens")
 """Zero stands for no limit."""
 
@@ -80,7 +91,8 @@ class Settings:
                 elem_id=f"{tab}-{name}",
             )
 
-        def slide(name: str, low: float, high: float, step: float, info: str | None = None) -> gr.Slider:
+        def slide(name: str, info: str | None = None) -> gr.Slider:
+            low, high, step = RANGES[name]
             return gr.Slider(
                 low,
                 high,
@@ -94,7 +106,7 @@ class Settings:
         with gr.Accordion(LABELS("settings"), open=False, elem_id=f"{tab}-settings", elem_classes="settings"):
             with gr.Row():
                 preset = pick("preset", gr.Radio)
-                rollouts = slide("rollouts", 1, 64, 1, "rollouts_info")
+                rollouts = slide("rollouts", "rollouts_info")
             with gr.Row():
                 strategy = pick("strategy", gr.Dropdown)
                 select = pick("select", gr.Dropdown, info=False)
@@ -103,19 +115,19 @@ class Settings:
                 reflection = pick("reflection", gr.Radio)
             with gr.Accordion(LABELS("finer"), open=False):
                 with gr.Row():
-                    branching = slide("branching", 1, 8, 1)
-                    temperature = slide("temperature", 0, 2, 0.05)
-                    top_p = slide("top_p", 0.05, 1, 0.01)
+                    branching = slide("branching")
+                    temperature = slide("temperature")
+                    top_p = slide("top_p")
                 with gr.Row():
-                    max_tokens = slide("max_tokens", 16, 8192, 16)
-                    seconds = slide("max_seconds", 0, 3600, 5, "no_limit")
+                    max_tokens = slide("max_tokens")
+                    seconds = slide("max_seconds", "no_limit")
                 with gr.Row():
                     language = gr.Textbox(
                         label=LABELS("language"), info=LABELS("language_info"), elem_id=f"{tab}-language"
                     )
                     system = gr.Textbox(label=LABELS("system"), info=LABELS("system_info"), elem_id=f"{tab}-system")
                 with gr.Row():
-                    tokens = slide("tokens", 0, 100_000, 100, "no_limit")
+                    tokens = slide("tokens", "no_limit")
                     seed = gr.Number(start["seed"], label=LABELS("seed"), precision=0, minimum=0, elem_id=f"{tab}-seed")
         self.components: list[Any] = [
             preset, strategy, rollouts, action, reflection, select,
@@ -158,7 +170,9 @@ class Settings:
                 to_options([trial[each] for each in NAMES])
             except (ValueError, MarcoError):
                 continue
-            found[name] = value
+            low, high, _ = RANGES.get(name, (value, value, 0))
+            if low <= value <= high and value in GROUPS.get(name, (value,)):
+                found[name] = value
         return found
 
     def opened(self, language: str, address: Mapping[str, str]) -> list[Any]:

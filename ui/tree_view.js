@@ -229,6 +229,7 @@ function tailRows(text, width) {
 
 function draw() {
   payload = (props.value && typeof props.value === "string" ? JSON.parse(props.value) : props.value) || null;
+  if (!payload?.nodes) payload = null;
   const nodes = payload ? payload.nodes : [];
   box.classList.toggle("is-empty", !nodes.length);
   box.classList.toggle("is-running", !!(payload && payload.running));
@@ -288,20 +289,21 @@ function draw() {
 }
 
 function legend() {
+  const nodes = payload ? payload.nodes : [];
+  const shown = nodes.filter((node) => node.kind !== "ghost").length;
+  toolbar.querySelector(".count").textContent =
+    payload && shown < payload.total ? word("shown").replace("{n}", shown).replace("{all}", payload.total) : "";
+  for (const button of toolbar.querySelectorAll("button")) {
+    button.setAttribute("aria-label", word(button.dataset.do));
+    button.title = word(button.dataset.do);
+  }
   const scale = toolbar.querySelector(".scale");
-  const known = payload && payload.nodes.length && payload.high > payload.low;
+  const known = nodes.length > 0 && payload.high > payload.low;
   scale.style.visibility = known ? "visible" : "hidden";
   if (!known) return;
   scale.querySelector(".name").textContent = word("value");
   scale.querySelector(".low").textContent = payload.low.toFixed(2);
   scale.querySelector(".high").textContent = payload.high.toFixed(2);
-  const shown = payload.nodes.filter((node) => node.kind !== "ghost").length;
-  toolbar.querySelector(".count").textContent =
-    shown < payload.total ? word("shown").replace("{n}", shown).replace("{all}", payload.total) : "";
-  for (const button of toolbar.querySelectorAll("button")) {
-    button.setAttribute("aria-label", word(button.dataset.do));
-    button.title = word(button.dataset.do);
-  }
 }
 
 // -- pan, zoom, fit -------------------------------------------------------------------------------------
