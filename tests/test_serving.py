@@ -33,8 +33,23 @@ from ui.auth import ATTEMPTS_A_MINUTE, credentials, gatekeeper
 from ui.gate import FULL, Gate, Limits
 from ui.metrics import Metrics
 from ui.model_loader import ModelLoader
+from ui.serve import Site
+from ui.visitors import folder_of, new_secret
 
 CALL = "/gradio_api/call/solve"
+
+
+WATCH_CALLS = """
+import sys
+def watch(event, args):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname"):
+        where = args[1] if event == "socket.connect" else args[0]
+        name = where[0] if isinstance(where, tuple) else where
+        if str(name) not in ("127.0.0.1", "localhost", "::1", "None") and not str(name).startswith("/"):
+            with open({out!r}, "a") as out:
+                out.write(f"{{event}} {{where}}\\n")
+sys.addaudithook(watch)
+"""
 
 
 def body(number: int, rollouts: int) -> dict[str, Any]:
@@ -61,7 +76,10 @@ def events(url: str, number: int, rollouts: int) -> Iterator[tuple[str, Any]]:
 def served(tmp_path_factory) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
     """The app in a process of its own."""
     runs = tmp_path_factory.mktemp("runs")
-    process, url = host.start(runs, seconds_per_token=0.01)
+    # Loaded by the interpreter before anything else: writes down whom the process calls.
+    (runs / "sitecustomize.py").write_text(WATCH_CALLS.format(out=str(runs / "calls.txt")))
+    env = {"PYTHONPATH": str(runs), "MARCO_OFFLINE": "1"}
+    process, url = host.start(runs, seconds_per_token=0.01, env=env)
     yield process, url, runs
     process.kill()
     process.wait()
@@ -84,6 +102,14 @@ def test_health_and_figures_tell_of_a_search(served):
     assert int(generated.group(1)) > 100
     for name in ("marco_searches_running", "marco_queue_length", "marco_memory_bytes", "marco_tokens_per_second"):
         assert re.search(rf"^{name} ", text, re.MULTILINE), name
+
+
+def test_offline_it_calls_nobody_and_its_page_fetches_from_nobody(served):
+    _, url, runs = served
+    page = httpx.get(url).text
+    assert "<html" in page
+    assert not re.findall(r"""(?:src|href)=["']https?://(?!127\.0\.0\.1|localhost)[^"']*""", page)
+    assert not (runs / "calls.txt").exists()
 
 
 def test_a_body_that_is_too_large_is_refused_and_the_next_request_is_served(served):
@@ -274,6 +300,61 @@ def test_attempts_are_throttled_by_name():
     assert not any(may_enter("ada", str(guess)) for guess in range(ATTEMPTS_A_MINUTE))
     assert not may_enter("ada", "secret")
     assert may_enter("bob", "secret")
+
+
+# Whose runs are whose
+
+
+class Visit:
+    def __init__(self, username: str | None = None) -> None:
+        self.username = username
+
+
+SECRETS = ["x" * 32, "y" * 32, "../../../etc/passwd-and-more-of-this", "\x00" * 40, "\ud800" * 40, "a/" * 20, "." * 32]
+
+
+def test_every_visitor_has_a_folder_of_their_own_below_the_runs(tmp_path):
+    folders = [folder_of(tmp_path, Visit(), secret, shared=True) for secret in SECRETS]  # type: ignore[arg-type]
+    folders += [folder_of(tmp_path, Visit(name), SECRETS[0], shared=True) for name in ("ada", "bob", "../ada")]  # type: ignore[arg-type]
+    assert len(set(folders)) == len(folders)
+    for folder in folders:
+        assert folder is not None
+        assert folder.parent == tmp_path
+        assert re.fullmatch(r"visitor-[0-9a-f]{32}", folder.name)
+
+
+@pytest.mark.parametrize("secret", [None, "", "x", "guess", "x" * 31, 7, ["x"] * 40])
+def test_without_a_secret_of_ones_own_nothing_is_kept(tmp_path, secret):
+    assert folder_of(tmp_path, Visit(), secret, shared=True) is None  # type: ignore[arg-type]
+
+
+def test_new_secrets_are_long_enough_and_never_the_same(tmp_path):
+    assert len({new_secret() for _ in range(100)}) == 100
+    assert folder_of(tmp_path, Visit(), new_secret(), shared=True) is not None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("guess", ["{run}", "../{folder}/{run}", "{folder}/{run}", "..", "", "%2e%2e/x", "a" * 200])
+def test_another_visitors_run_is_not_to_be_had_by_guessing_its_name(tmp_path, guess):
+    from marco.errors import RunFileError
+    from ui.library import _read
+
+    mine, theirs = (folder_of(tmp_path, Visit(name), None, shared=True) for name in ("ada", "bob"))  # type: ignore[arg-type]
+    assert mine is not None
+    assert theirs is not None
+    engine = ScriptedEngine(lambda prefix, seed: "<Output>1</Output>")
+    solver = Solver(engine, options("marco", rollouts=1), runs=theirs)
+    solver.solve("A secret question.")
+    engine.close()
+    assert solver.run is not None
+    assert _read(theirs, solver.run.stem).started.question == "A secret question."
+    with pytest.raises(RunFileError):
+        _read(mine, guess.format(run=solver.run.stem, folder=theirs.name))
+
+
+def test_a_host_that_others_reach_and_one_with_passwords_are_shared():
+    assert not Site().shared
+    assert Site(host="0.0.0.0").shared
+    assert Site(auth={"ada": "1"}).shared
 
 
 # Logs and figures

@@ -98,6 +98,9 @@ def serve(
 def serve_site(loader: ModelLoader, site: Site, *, switch: Callable[[ModelConfig], Opener] | None = None) -> None:
     """As `serve`, over any `loader`. A signal to end stops all searches first, with their answers so far on record."""
     logs.configure(os.environ.get("MARCO_LOG", "auto"))
+    # Gradio asks itself whether it is up; a proxy for the world outside has no answer to that.
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), *LOOPBACK)))
     activities = Activities()
     app = build_app(
         loader,
@@ -120,6 +123,10 @@ def serve_site(loader: ModelLoader, site: Site, *, switch: Callable[[ModelConfig
             server_port=site.port,
             quiet=True,
             prevent_thread_lock=True,
+            # Whatever the environment says: no tunnel to the outside.
+            share=False,
+            # Gradio would ask itself for the page, by way of a proxy where one is set, and give up after 3 seconds.
+            _frontend=False,
             auth=gatekeeper(site.auth) if site.auth else None,
             max_file_size=(site.limits or Limits()).body_bytes,
             app_kwargs=_around(app, loader, site, metrics, ending, activities),

@@ -12,10 +12,14 @@ from pathlib import Path
 
 import gradio as gr
 
+SECRET_BYTES = 24
+SECRET_CHARS = 32
+"""What so many bytes come to in the alphabet of addresses."""
+
 
 def new_secret() -> str:
     """What a browser keeps to be known again by."""
-    return secrets.token_urlsafe(24)
+    return secrets.token_urlsafe(SECRET_BYTES)
 
 
 def folder_of(runs: Path | None, request: gr.Request, secret: str | None, *, shared: bool) -> Path | None:
@@ -23,7 +27,9 @@ def folder_of(runs: Path | None, request: gr.Request, secret: str | None, *, sha
     if runs is None or not shared:
         return runs
     user = getattr(request, "username", None)
-    name = f"user:{user}" if user else f"secret:{secret}" if secret else None
+    # A secret comes from the browser: one that is too short to be ours might be somebody else's as well.
+    own = isinstance(secret, str) and len(secret) >= SECRET_CHARS
+    name = f"user:{user}" if user else f"secret:{secret}" if own else None
     if name is None:
         return None
-    return runs / f"visitor-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+    return runs / f"visitor-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"

@@ -10,6 +10,7 @@ the time of the clock that all processes of a machine share (`time.monotonic`).
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -96,11 +97,11 @@ def free_port() -> int:
 
 
 def start(
-    runs: Path, *, seconds_per_token: float = 0.003, port: int | None = None
+    runs: Path, *, seconds_per_token: float = 0.003, port: int | None = None, env: Mapping[str, str] | None = None
 ) -> tuple[subprocess.Popen[str], str]:
     """Start the process and wait until it is healthy; returns it and its address. Raises `RuntimeError`.
 
-    Its log is `host.log` in the folder of runs, which must exist.
+    `env` is added to the environment. Its log is `host.log` in the folder of runs, which must exist.
     """
     import httpx
 
@@ -111,6 +112,7 @@ def start(
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
+            env={**os.environ, **(env or {})},
             cwd=Path(__file__).parents[2],
         )
     url = f"http://127.0.0.1:{port}"
