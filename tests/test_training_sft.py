@@ -331,13 +331,14 @@ class Interrupt(TrainerCallback):
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_a_run_that_was_interrupted_goes_on_with_the_same_losses(model, rows, tmp_path, dropout):
+def test_a_run_that_was_interrupted_goes_on_with_the_same_losses(model, rows, tmp_path, tracker, dropout):
     config = dataclasses.replace(SHORT, dropout=dropout)
     prepared = sft.prepare(str(model), rows, config)
     sft.train(prepared, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         sft.train(prepared, tmp_path / "broken", callbacks=[Interrupt(5)])
     assert not (tmp_path / "broken" / "result.json").exists()
+    assert tracker.context_vars.current_run.get() is None
     said: list[str] = []
     sft.train(prepared, tmp_path / "broken", resume=True, say=said.append)
     assert any("behind step 4" in line for line in said)

@@ -268,6 +268,8 @@ def train(
             f"{len(prepared.too_long)} rows are longer than {prepared.config.max_length} tokens and left out, the "
             f"first of them {prepared.too_long[0]}."
         )
+    from marco.training import watching
+
     begun = time.monotonic()
     try:
         # The libraries print; stdout is for what was asked for.
@@ -289,6 +291,8 @@ def train(
             f"Memory ran out after all, though {prepared.estimate.total / 1e9:.2f} GB were foretold and "
             f"{prepared.free / 1e9:.2f} GB were free: take a shorter max_length, or another method, and --resume."
         ) from error
+    finally:
+        watching.close_tracker()
     result = _result(out, prepared, place, outcome, time.monotonic() - begun)
     write_json(out / RESULT, result)
     card.write(out, place, describe(prepared), result)

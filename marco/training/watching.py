@@ -6,8 +6,10 @@ Importing this module imports transformers.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,7 +41,7 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
         self._tracker: Any = None
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        with contextlib.suppress(ImportError), _at_home():
+        with contextlib.suppress(ImportError), _at_home(), contextlib.redirect_stdout(io.StringIO()):
             import trackio
 
             self._tracker = trackio.init(
@@ -64,12 +66,16 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
             self._tracker.log(dict(numbers), step=step)
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
-        self.close()
+        self._tracker = None
+        close_tracker()
 
-    def close(self) -> None:
-        if self._tracker is not None:
-            self._tracker.finish()
-            self._tracker = None
+
+def close_tracker() -> None:
+    """End the record of a run that is under way, if any; else trackio does so at exit, with a line on stdout."""
+    trackio: Any = sys.modules.get("trackio")
+    if trackio is not None and trackio.context_vars.current_run.get() is not None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            trackio.finish()
 
 
 @contextlib.contextmanager
