@@ -12,6 +12,7 @@ import math
 
 import httpx
 import pytest
+from apart import run_apart
 
 from marco.config import SamplingConfig
 from marco.engines.room import Room
@@ -247,7 +248,7 @@ def served(wishes: list[tuple[str, int]], slots: int) -> list[str]:
         await asyncio.gather(*(ask(room, search, count) for search, count in wishes))
         assert (room.free_slots, room.free_cells) == (slots, slots)
 
-    asyncio.run(everybody())
+    run_apart(everybody())
     return order
 
 
@@ -275,4 +276,4 @@ def test_one_who_gives_up_waiting_leaves_no_gap():
             assert room.free_slots == 0
         assert room.free_slots == 1
 
-    asyncio.run(give_up())
+    run_apart(give_up())

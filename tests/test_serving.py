@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import logging
@@ -15,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from apart import run_apart
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -187,7 +187,7 @@ def asked(
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
             return [await client.request(method, where, content=content) for method, where, content in requests]
 
-    return asyncio.run(ask()), refused
+    return run_apart(ask()), refused
 
 
 JOIN = ("POST", "/gradio_api/queue/join", b"{}")
@@ -252,7 +252,7 @@ def test_a_length_that_is_none_is_refused(length):
 
     gate = Gate(never, limits=Limits(), waiting=lambda: 0, room=1, stopping=lambda: False, refused=lambda why: None)
     scope = {"type": "http", "method": "POST", "path": "/x", "headers": [(b"content-length", length.encode())]}
-    asyncio.run(gate(scope, never, send))  # type: ignore[arg-type]
+    run_apart(gate(scope, never, send))  # type: ignore[arg-type]
     assert sent[0]["status"] == 413
 
 

@@ -1,0 +1,15 @@
+"""A coroutine run to its end in a thread of its own: the browser of other tests keeps a loop in the main one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def run_apart(coroutine: Coroutine[object, object, T]) -> T:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
