@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from marco.engines.models import catalogue
+
 CARD = "README.md"
 
 
@@ -19,12 +21,15 @@ def write(run: Path, place: Path, config: Mapping[str, Any], result: Mapping[str
 def text(name: str, config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     settings, rows, memory = config["settings"], config["rows"], config["memory"]
     full = settings["method"] == "full"
-    use = "--model model" if full else f"--model {config['model_name']} --adapter adapter"
+    use = "--model model" if full else f"--model {config['model']} --adapter adapter"
+    origin = next((card for card in catalogue() if card.name == config["model"]), None)
+    known = [f"base_model: {origin.hub}", f"license: {origin.licence.lower()}"] if origin else []
     lines = [
         "---",
         f"library_name: {'transformers' if full else 'peft'}",
         "pipeline_tag: text-generation",
         "tags: [marco, chain-of-thought]",
+        *known,
         "---",
         "",
         f"# {name}",

@@ -15,7 +15,7 @@ from marco.errors import ModelUnavailable
 
 USABLE = 0.95
 """Share of the free memory that a run may be planned to take."""
-LIBRARIES = {"cpu": 500 << 20, "cuda": 1 << 30}
+LIBRARIES = {"cpu": 800 << 20, "cuda": 1 << 30}
 """Bytes that the libraries take."""
 
 _TRAINED = 4
@@ -35,18 +35,20 @@ class Estimate:
     gradients: int
     optimizer: int
     activations: int
+    reading: int
+    """The weights' file while it is read: on a CPU its pages are in the same memory."""
     libraries: int
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations + self.libraries
+        return self.weights + self.gradients + self.optimizer + self.activations + self.reading + self.libraries
 
     @property
     def sentence(self) -> str:
         return (
             f"{self.method} takes {_gb(self.total)}: {_gb(self.weights)} of weights, {_gb(self.gradients)} of "
             f"gradients, {_gb(self.optimizer)} of optimiser states, about {_gb(self.activations)} of activations, "
-            f"{_gb(self.libraries)} for libraries"
+            f"{_gb(self.reading + self.libraries)} for libraries and reading"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,6 +102,7 @@ def estimate(
         gradients=trained * _TRAINED,
         optimizer=2 * trained * _TRAINED,
         activations=_activations(config, dtype.itemsize, length * batch, checkpointing) + copies,
+        reading=0 if device.type == "cuda" else sum(counts) * getattr(getattr(config, "dtype", None), "itemsize", 2),
         libraries=LIBRARIES.get(device.type, 1 << 30),
     )
 

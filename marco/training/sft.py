@@ -30,7 +30,7 @@ from typing import Any
 
 from marco.engines import loading
 from marco.engines.chat import HFChatTokenizer, load_tokenizer, tokenizer_folder
-from marco.engines.models import SMALL, Model, Progress, resolve
+from marco.engines.models import SMALL, Model, Progress, catalogue, resolve
 from marco.errors import InvalidOption, OutOfMemory, UserMistake
 from marco.evaluation.records import write_json
 from marco.evaluation.runner import peak_memory_bytes
@@ -208,7 +208,7 @@ def describe(prepared: Prepared) -> dict[str, Any]:
     """What `config.json` holds."""
     return {
         "version": 1,
-        "model": prepared.model.name if not prepared.model.path.is_dir() else str(prepared.model.path),
+        "model": named(prepared.model),
         "model_name": prepared.model.name,
         "model_hash": prepared.model.hash,
         "data": str(prepared.data),
@@ -228,6 +228,12 @@ def describe(prepared: Prepared) -> dict[str, Any]:
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def named(model: Model) -> str:
+    """What `--model` takes to find it again: a name of the catalogue, a hub id, or a path."""
+    known = any(card.name == model.name for card in catalogue())
+    return model.name if known or "/" in model.name else str(model.path)
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -493,6 +499,9 @@ def _lora(config: SftConfig) -> Any:
 def _save(trainer: Any, prepared: Prepared, out: Path) -> Path:
     if prepared.config.method != "full":
         place = out / ADAPTER
+        for settings in trainer.model.peft_config.values():
+            # Not the folder in a cache that it was read from.
+            settings.base_model_name_or_path = named(prepared.model)
         # The embedding is no part of it, so nobody need look on a hub whether it changed.
         trainer.model.save_pretrained(str(place), save_embedding_layers=False)
         return place
