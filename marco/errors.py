@@ -56,7 +56,12 @@ class RunFileError(UserMistake):
     """A run file that can't be read; `line` is 1-based, 0 where no line is to blame."""
 
     def __init__(self, path: object, line: int, problem: str) -> None:
-        where = f"{path}, line {line}" if line else f"{path}"
+        shown = str(path)
+        if not shown.isprintable():
+            shown = ascii(shown)
+        if len(shown) > 300:
+            shown = f"{shown[:150]}...{shown[-100:]}"
+        where = f"{shown}, line {line}" if line else shown
         super().__init__(f"{where}: {problem}")
         self.path = path
         self.line = line

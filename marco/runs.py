@@ -12,6 +12,7 @@ import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ def run_path(folder: Path, name: str) -> Path:
 def find_run(named: str) -> Path:
     """The file that `named` means: a path, or the name of a run in the runs folder. It may not exist."""
     path = Path(named)
-    if not path.exists() and _NAME.fullmatch(named) and (kept := run_path(runs_folder(), named)).exists():
+    if _NAME.fullmatch(named) and not path.exists() and (kept := run_path(runs_folder(), named)).exists():
         return kept
     return path
 
@@ -147,7 +148,12 @@ class Run:
 def read_run(path: Path) -> Run:
     """Read a whole run file. Raises `RunFileError` with the line to blame."""
     try:
+        # Devices and pipes have no end.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise RunFileError(path, 0, "this is no file")
         data = path.read_bytes()
+    except ValueError:  # NUL characters and half surrogates name no file
+        raise RunFileError(ascii(str(path)), 0, "no file can have this name") from None
     except FileNotFoundError:
         raise RunFileError(path, 0, "there is no such run file") from None
     except OSError as error:
