@@ -64,7 +64,7 @@ def _pages(chromium: Any) -> Iterator[Callable[..., Any]]:
     def open_(url: str, **options: Any) -> Any:
         options.setdefault("viewport", {"width": 1360, "height": 900})
         context = chromium.new_context(**options)
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(60_000)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(f"page error: {error}"))

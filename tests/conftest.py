@@ -26,10 +26,3 @@ def small_engine(small_model: Path) -> Iterator[object]:
     engine = LlamaCppEngine(small_model, slots=4, context=4096, name="qwen2.5-coder-0.5b")
     yield engine
     engine.close()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A journey in a browser is tried again: on busy cores a page may miss its turn, and what is broken stays so."""
-    for item in items:
-        if "open_page" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.flaky(reruns=2))

@@ -30,30 +30,35 @@ def findings(page: Page) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_empty_page_has_no_serious_finding(app, open_page, theme):
-    assert findings(open_page(app.url, color_scheme=theme)) == []
+@pytest.fixture(scope="module", params=["light", "dark"])
+def themed(app: Served, open_page_once, request: pytest.FixtureRequest) -> Page:
+    """One page for each theme."""
+    return open_page_once(app.url, color_scheme=request.param)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_finished_search_has_no_serious_finding(app, open_page, theme):
-    page = open_page(app.url, color_scheme=theme)
-    page.get_by_role("button", name="Settings").first.click()
-    page.locator("#reason-reflection").get_by_label("Always").check()
-    page.locator("#reason-question textarea").fill("How many bolts in total does it take?")
-    page.locator("#reason-question textarea").press("Enter")
-    expect(page.locator("#reason-run")).to_be_disabled()
-    expect(page.locator("#reason-status .is-done")).to_be_visible(timeout=30_000)
-    page.locator("#reason-tree .kind-thought").first.click()
-    expect(page.locator("#reason-node .figures")).to_be_visible()
-    page.locator("#reason-thoughts summary").first.click()
-    assert findings(page) == []
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("tab", ["Translate", "Compare", "Runs"])
-def test_the_other_tabs_have_no_serious_finding(app, open_page, theme, tab):
-    page = open_page(app.url, color_scheme=theme)
+def show(page: Page, tab: str) -> None:
     page.get_by_role("tab", name=tab).click()
     expect(page.get_by_role("tab", name=tab)).to_have_attribute("aria-selected", "true")
-    assert findings(page) == []
+
+
+def test_the_empty_page_has_no_serious_finding(themed):
+    assert findings(themed) == []
+
+
+@pytest.mark.parametrize("tab", ["Translate", "Compare", "Runs", "Lab"])
+def test_the_other_tabs_have_no_serious_finding(themed, tab):
+    show(themed, tab)
+    assert findings(themed) == []
+
+
+def test_a_finished_search_has_no_serious_finding(themed):
+    show(themed, "Reason")
+    themed.get_by_role("button", name="Settings").first.click()
+    themed.locator("#reason-reflection").get_by_label("Always").check()
+    themed.locator("#reason-question textarea").fill("How many bolts in total does it take?")
+    themed.locator("#reason-question textarea").press("Enter")
+    expect(themed.locator("#reason-status .is-done")).to_be_visible()
+    themed.locator("#reason-tree .kind-thought").first.click()
+    expect(themed.locator("#reason-node .figures")).to_be_visible()
+    themed.locator("#reason-thoughts summary").first.click()
+    assert findings(themed) == []

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import random
 import re
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from browser import Apps, Served, until
 from playwright.sync_api import Page, expect
-from thinking import bolts
+from thinking import bolts, rollout, started
 
+from marco.config import options
 from marco.engines.scripted import ScriptedEngine
 from marco.errors import ModelUnavailable
+from marco.runs import RunWriter, run_path
 
 QUESTION = "A robe takes 2 bolts of blue fiber and half that much white fiber. How many bolts in total does it take?"
 
 
+PROMPTS: list[str] = []
+"""What `think` was asked, the last ones."""
+
+
 def think(prefix: str, seed: int) -> str:
-    """As `bolts`, but mostly right; and a translation where one is asked for."""
-    if "ranslat" in prefix:
-        draw = random.Random(seed)
-        said = draw.choice(["This shoe is so comfortable! 👟", "These shoes feel like walking on clouds ☁️"])
-        opening = "" if "<Thought>" in prefix.rpartition("assistant: ")[2] else "<Thought>\n"
-        return (
-            f"{opening}踩屎感 is slang for very soft soles.\n\nIt is praise.\n</Thought>\n<Output>\n{said}\n</Output>"
-        )
+    """As `bolts`, but mostly right."""
+    PROMPTS[:-50] = []
+    PROMPTS.append(prefix)
     said = bolts(prefix, seed)
     return said if seed % 8 == 0 else said.replace(" 4.", " 3.")
 
@@ -54,6 +56,13 @@ def ask(page: Page, question: str = QUESTION) -> None:
     page.locator("#reason-question textarea").press("Enter")
 
 
+def ask_anew(page: Page, question: str = QUESTION) -> None:
+    """Ask on a page that shows a search already; returns once the new one has begun to show."""
+    before = page.locator("#reason-tree .tree").get_attribute("data-search")
+    ask(page, question)
+    expect(page.locator("#reason-tree .tree")).not_to_have_attribute("data-search", before or "none")
+
+
 def finished(page: Page, tab: str = "reason") -> None:
     expect(page.locator(f"#{tab}-status .is-done")).to_be_visible(timeout=60_000)
     expect(page.locator(f"#{tab}-run")).to_be_enabled()
@@ -68,14 +77,56 @@ def setting(page: Page, name: str, value: object) -> None:
     box.press("Tab")
 
 
+@pytest.fixture(scope="module")
+def idle(app, open_page_once) -> Page:
+    """A page on which nothing was asked for."""
+    return open_page_once(app.url)
+
+
+@pytest.fixture(scope="module")
+def thought(app, open_page_once) -> Page:
+    """A page with a finished search, to be read."""
+    page = open_page_once(app.url)
+    ask(page)
+    finished(page)
+    return page
+
+
+@pytest.fixture(scope="module")
+def shared_page(app, open_page_once) -> Page:
+    """A page on which one search after another is asked for."""
+    page = open_page_once(app.url)
+    ask(page)
+    finished(page)
+    return page
+
+
+@pytest.fixture
+def searched(shared_page) -> Page:
+    """That page, with a fresh finished search to take part in."""
+    ask_anew(shared_page)
+    finished(shared_page)
+    return shared_page
+
+
+@pytest.fixture(scope="module")
+def under_way(apps, open_page_once) -> Iterator[Page]:
+    """A page whose search goes on for longer than any test; its model has nothing else to do."""
+    url = apps.start(ScriptedEngine(ponder, seconds_per_token=0.03)).url
+    page = open_page_once(f"{url}?rollouts=64")
+    ask(page)
+    expect(page.locator("#reason-tree .kind-ghost").first).to_be_visible()
+    yield page
+    page.locator("#reason-stop").click()
+    expect(page.locator("#reason-run")).to_be_enabled()
+
+
 # -- asking -----------------------------------------------------------------------------------------------
 
 
-def test_a_question_grows_a_tree_and_gets_an_answer(app, open_page):
-    page = open_page(app.url)
+def test_a_question_grows_a_tree_and_gets_an_answer(thought):
+    page = thought
     expect(page.locator("#model-status")).to_contain_text("scripted")
-    ask(page)
-    finished(page)
     answer = page.locator("#reason-answer")
     expect(answer.locator(".big-answer")).to_have_text("3")
     expect(answer).to_contain_text("The answer is 3.")
@@ -86,26 +137,25 @@ def test_a_question_grows_a_tree_and_gets_an_answer(app, open_page):
     expect(page.locator("#reason-status")).to_contain_text("tokens/s")
 
 
-def test_the_tree_grows_while_the_model_writes(slow, open_page):
-    page = open_page(slow.url)
-    ask(page)
+def test_the_tree_grows_while_the_model_writes(under_way):
+    page = under_way
     ghost = page.locator("#reason-tree .kind-ghost").first
     expect(ghost).to_contain_text(re.compile("bolts|匹|half|半", re.IGNORECASE))
     expect(page.locator("#reason-thoughts details[open]").first).to_be_visible()
     expect(page.locator("#reason-status")).to_contain_text("Thinking")
     expect(page.locator("#reason-tree .kind-thought").first).to_be_visible()
-    page.locator("#reason-stop").click()
-    expect(page.locator("#reason-run")).to_be_enabled()
 
 
-def test_the_answer_comes_before_the_search_is_over(slow, open_page):
-    page = open_page(slow.url)
-    setting(page, "rollouts", 40)
-    ask(page)
-    expect(page.locator("#reason-answer")).to_contain_text("Best answer so far", timeout=60_000)
-    expect(page.locator("#reason-stop")).to_be_enabled()
-    page.locator("#reason-stop").click()
-    expect(page.locator("#reason-run")).to_be_enabled()
+def test_the_answer_comes_before_the_search_is_over(under_way):
+    expect(under_way.locator("#reason-answer")).to_contain_text("Best answer so far")
+    expect(under_way.locator("#reason-answer .big-answer")).to_be_visible()
+    expect(under_way.locator("#reason-stop")).to_be_enabled()
+
+
+def test_the_status_tells_phase_pace_and_time_left(under_way):
+    status = under_way.locator("#reason-status")
+    expect(status).to_contain_text(re.compile(r"Thinking.*thought \d+ of 64.*tokens.*tokens/s.*about .+ left"))
+    expect(status.locator("progress")).to_be_visible()
 
 
 def test_stop_ends_the_search_with_the_best_answer_so_far(slow, open_page):
@@ -139,62 +189,44 @@ def test_closing_the_browser_stops_the_model(slow, open_page):
     until(quiet, seconds=30)
 
 
-def test_shift_enter_breaks_the_line(app, open_page):
-    page = open_page(app.url)
-    box = page.locator("#reason-question textarea")
+def test_shift_enter_breaks_the_line(idle):
+    box = idle.locator("#reason-question textarea")
     box.fill("How many bolts?")
     box.press("Shift+Enter")
     box.type("Think hard.")
     expect(box).to_have_value("How many bolts?\nThink hard.")
-    expect(page.locator("#reason-tree")).to_have_count(0)
+    expect(idle.locator("#reason-status .status-line")).to_have_count(0)
 
 
-def test_an_example_fills_the_question(app, open_page):
-    page = open_page(app.url)
-    page.get_by_text("How many r's are in strawberry?").click()
-    expect(page.locator("#reason-question textarea")).to_have_value("How many r's are in strawberry?")
+def test_an_example_fills_the_question(idle):
+    idle.get_by_text("How many r's are in strawberry?").click()
+    expect(idle.locator("#reason-question textarea")).to_have_value("How many r's are in strawberry?")
 
 
 @pytest.mark.parametrize(("question", "named"), [("", "question"), ("a\x00b", "NUL")])
-def test_a_mistake_is_one_sentence_beside_its_cause(app, open_page, question, named):
-    page = open_page(app.url)
-    ask(page, question)
-    expect(page.locator("#reason-status .is-error")).to_contain_text(named)
-    expect(page.locator("#reason-run")).to_be_enabled()
+def test_a_mistake_is_one_sentence_beside_its_cause(idle, question, named):
+    ask(idle, question)
+    expect(idle.locator("#reason-status .is-error")).to_contain_text(named)
+    expect(idle.locator("#reason-run")).to_be_enabled()
 
 
-def test_settings_reach_the_search(app, open_page):
+def test_settings_reach_the_search_and_reflections_say_what_they_changed(app, open_page):
     page = open_page(app.url)
-    setting(page, "rollouts", 3)
+    setting(page, "rollouts", 6)
     page.locator("#reason-reflection").get_by_label("Always").check()
     ask(page)
     finished(page)
-    expect(page.locator("#reason-status")).to_contain_text("thought 3 of 3")
+    expect(page.locator("#reason-status")).to_contain_text("thought 6 of 6")
     expect(page.locator("#reason-tree .kind-reflection").first).to_be_visible()
-
-
-def test_a_preset_sets_the_settings(app, open_page):
-    page = open_page(app.url)
-    page.get_by_role("button", name="Settings").first.click()
+    expect(page.locator("#reason-thoughts .is-reflection summary").first).to_contain_text(
+        re.compile("changed its mind|stays with")
+    )
     page.locator("#reason-preset").get_by_label("Paper").check()
     expect(page.locator("#reason-select input")).to_have_value("The most confident thought")
 
 
-def test_reflections_say_whether_they_changed_the_answer(app, open_page):
-    page = open_page(app.url)
-    page.get_by_role("button", name="Settings").first.click()
-    page.locator("#reason-reflection").get_by_label("Always").check()
-    ask(page)
-    finished(page)
-    expect(page.locator("#reason-thoughts .is-reflection summary").first).to_contain_text(
-        re.compile("changed its mind|stays with")
-    )
-
-
-def test_thoughts_fold_when_done_and_open_on_demand(app, open_page):
-    page = open_page(app.url)
-    ask(page)
-    finished(page)
+def test_thoughts_fold_when_done_and_open_on_demand(thought):
+    page = thought
     thoughts = page.locator("#reason-thoughts details")
     expect(thoughts).to_have_count(8)
     expect(page.locator("#reason-thoughts details[open]")).to_have_count(0)
@@ -205,10 +237,8 @@ def test_thoughts_fold_when_done_and_open_on_demand(app, open_page):
 # -- the tree ---------------------------------------------------------------------------------------------
 
 
-def test_a_click_on_a_node_shows_it(app, open_page):
-    page = open_page(app.url)
-    ask(page)
-    finished(page)
+def test_a_click_on_a_node_shows_it(thought):
+    page = thought
     page.locator("#reason-tree .kind-answer").first.click()
     node = page.locator("#reason-node")
     expect(node).to_contain_text("Answer")
@@ -217,10 +247,8 @@ def test_a_click_on_a_node_shows_it(app, open_page):
     expect(node.locator(".tokens")).to_contain_text("The answer is")
 
 
-def test_the_tree_is_walked_by_keyboard(app, open_page):
-    page = open_page(app.url)
-    ask(page)
-    finished(page)
+def test_the_tree_is_walked_by_keyboard(thought):
+    page = thought
     tree = page.locator("#reason-tree [role=tree]")
     expect(tree).to_have_attribute("aria-label", "Tree of thoughts")
     expect(tree.locator("[tabindex='0']")).to_have_count(1)
@@ -229,6 +257,7 @@ def test_the_tree_is_walked_by_keyboard(app, open_page):
     def focused() -> str:
         return page.evaluate("document.activeElement.dataset.node")
 
+    page.keyboard.press("Home")
     assert focused() == "root"
     page.keyboard.press("ArrowRight")
     child = focused()
@@ -247,19 +276,15 @@ def test_the_tree_is_walked_by_keyboard(app, open_page):
     expect(tree.locator("[tabindex='0']")).to_have_count(1)
 
 
-def test_nodes_tell_their_figures_to_those_who_listen(app, open_page):
-    page = open_page(app.url)
-    ask(page)
-    finished(page)
+def test_nodes_tell_their_figures_to_those_who_listen(thought):
+    page = thought
     label = page.locator("#reason-tree .kind-thought").first.get_attribute("aria-label")
     assert re.search(r"Thought: .+, visits \d+, value \d\.\d\d", label)
 
 
-def test_the_view_a_person_chose_survives_updates(slow, open_page):
-    page = open_page(slow.url)
-    setting(page, "rollouts", 40)
-    ask(page)
-    expect(page.locator("#reason-tree .kind-thought").first).to_be_visible(timeout=60_000)
+def test_the_view_a_person_chose_survives_updates(under_way):
+    page = under_way
+    expect(page.locator("#reason-tree .kind-thought").first).to_be_visible()
     page.locator("#reason-tree button[data-do=zoom_in]").click()
     scene = page.locator("#reason-tree svg > g")
     chosen = scene.get_attribute("transform")
@@ -268,21 +293,17 @@ def test_the_view_a_person_chose_survives_updates(slow, open_page):
     assert scene.get_attribute("transform") == chosen
     page.locator("#reason-tree button[data-do=fit]").click()
     assert scene.get_attribute("transform") != chosen
-    page.locator("#reason-stop").click()
-    expect(page.locator("#reason-run")).to_be_enabled()
 
 
-def test_leaving_a_tab_and_coming_back_leaves_the_tree_whole(slow, open_page):
-    page = open_page(slow.url)
-    setting(page, "rollouts", 4)
-    ask(page)
-    expect(page.locator("#reason-tree .kind-ghost").first).to_be_visible()
+def test_leaving_a_tab_and_coming_back_leaves_the_tree_whole(under_way):
+    page = under_way
+    before = page.locator("#reason-tree [role=treeitem]").count()
     page.get_by_role("tab", name="Translate").click()
     expect(page.locator("#translate-text textarea")).to_be_visible()
-    time.sleep(1)
+    # It grows on behind the other tab.
+    until(lambda: page.locator("#reason-tree [role=treeitem]").count() > before)
     page.get_by_role("tab", name="Reason").click()
-    finished(page)
-    assert page.locator("#reason-tree .kind-answer").count() >= 1
+    expect(page.locator("#reason-tree .kind-answer").first).to_be_visible()
     box = page.locator("#reason-tree [data-node=root]").bounding_box()
     stage = page.locator("#reason-tree .tree-stage").bounding_box()
     assert stage["x"] <= box["x"] <= stage["x"] + stage["width"]
@@ -298,6 +319,31 @@ def test_on_a_phone_nothing_overflows_and_the_root_is_in_view(app, open_page):
     assert 0 <= root["x"] < 390
     page.locator("#reason-tree .kind-answer").first.click()
     expect(page.locator("#reason-node .figures")).to_be_visible()
+
+
+def test_of_a_thousand_nodes_300_are_drawn_and_the_rest_unfolds(app, open_page):
+    app.runs.mkdir(parents=True, exist_ok=True)
+    path = run_path(app.runs, "a-thousand")
+    writer = RunWriter(path)
+    writer.append(replace(started(), search="a-thousand", kind="solve", options=options("marco").to_dict()))
+    for number in range(1, 201):
+        segments = [(number, step, step) for step in range(6)]
+        writer.append(rollout(number, "root", segments, answer="1", thought_segments=5))
+    writer.close()
+    page = open_page(app.url)
+    library(page)
+    page.locator("#runs-list .link", has_text="How many?").first.click()
+    expect(page.locator("#runs-tree [data-node=root]")).to_be_visible()
+    nodes = page.locator("#runs-tree [data-node]")
+    assert 100 < nodes.count() <= 300
+    expect(page.locator("#runs-tree .count")).to_contain_text(re.compile(r"\d+ of 1,?\d\d\d nodes"))
+    names = "all => all.map(one => one.dataset.node)"
+    shown = set(nodes.evaluate_all(names))
+    page.locator("#runs-tree .kind-fold").first.focus()
+    page.keyboard.press("Enter")
+    until(lambda: set(nodes.evaluate_all(names)) - shown)
+    assert nodes.count() <= 300
+    path.unlink()
 
 
 # -- the text of a model is only text -----------------------------------------------------------------------
@@ -322,6 +368,18 @@ def test_model_text_never_becomes_markup(apps, open_page):
     assert page.locator("#evil, #reason-results img, #reason-results script").count() == 0
     assert page.title() == "Marco"
     assert page.locator("#reason-answer math").count() >= 1
+
+
+def test_a_part_that_cannot_be_drawn_costs_that_part_and_not_the_search(searched, monkeypatch):
+    def broken(*arguments: object, **named: object) -> None:
+        raise ValueError("made to fail")
+
+    monkeypatch.setattr("ui.render.conversation", broken)
+    monkeypatch.setattr("ui.render.tree_payload", broken)
+    ask(searched)
+    expect(searched.locator("#reason-thoughts")).to_contain_text("This part can't be drawn")
+    finished(searched)
+    expect(searched.locator("#reason-answer .big-answer")).to_have_text("3")
 
 
 # -- the model ----------------------------------------------------------------------------------------------
@@ -386,20 +444,16 @@ def choose_thought(page: Page) -> str:
     return node.get_attribute("data-node")
 
 
-def test_expanding_a_node_of_a_finished_search_goes_on_from_there(app, open_page):
-    page = open_page(app.url)
-    ask(page)
-    finished(page)
+def test_expanding_a_node_of_a_finished_search_goes_on_from_there(searched):
+    page = searched
     choose_thought(page)
     page.get_by_role("button", name="Expand here").click()
     expect(page.locator("#reason-status")).to_contain_text("thought 9 of 9")
     finished(page)
 
 
-def test_a_pruned_node_says_so_and_can_be_restored(app, open_page):
-    page = open_page(app.url)
-    ask(page)
-    finished(page)
+def test_a_pruned_node_says_so_and_can_be_restored(searched):
+    page = searched
     node = choose_thought(page)
     page.get_by_role("button", name="Prune").click()
     expect(page.locator(f"#reason-tree [data-node='{node}']")).to_have_class(re.compile("is-pruned"))
@@ -407,23 +461,19 @@ def test_a_pruned_node_says_so_and_can_be_restored(app, open_page):
     expect(page.locator(f"#reason-tree [data-node='{node}']")).not_to_have_class(re.compile("is-pruned"))
 
 
-def test_a_search_under_way_is_steered(slow, open_page):
-    page = open_page(slow.url)
-    setting(page, "rollouts", 40)
-    ask(page)
-    expect(page.locator("#reason-tree .kind-thought:not(.is-waiting)").first).to_be_visible(timeout=60_000)
+def test_a_search_under_way_is_steered(under_way):
+    page = under_way
+    expect(page.locator("#reason-tree .kind-thought:not(.is-waiting)").first).to_be_visible()
     node = choose_thought(page)
     page.get_by_role("button", name="Pin", exact=True).click()
     expect(page.locator(f"#reason-tree [data-node='{node}']")).to_have_class(re.compile("is-pinned"))
     expect(page.locator("#reason-status")).to_contain_text("Thinking")
-    page.locator("#reason-stop").click()
-    expect(page.locator("#reason-run")).to_be_enabled()
+    page.get_by_role("button", name="Unpin", exact=True).click()
+    expect(page.locator(f"#reason-tree [data-node='{node}']")).not_to_have_class(re.compile("is-pinned"))
 
 
-def test_a_thought_is_edited_and_the_model_goes_on_from_it(app, open_page):
-    page = open_page(app.url)
-    ask(page)
-    finished(page)
+def test_a_thought_is_edited_and_the_model_goes_on_from_it(searched):
+    page = searched
     choose_thought(page)
     page.get_by_role("button", name="Edit and go on").click()
     box = page.locator("#reason-edit textarea")
@@ -434,10 +484,8 @@ def test_a_thought_is_edited_and_the_model_goes_on_from_it(app, open_page):
     expect(page.locator("#reason-tree")).to_contain_text("My own idea")
 
 
-def test_another_token_forks_the_search(app, open_page):
-    page = open_page(app.url)
-    ask(page)
-    finished(page)
+def test_another_token_forks_the_search(searched):
+    page = searched
     choose_thought(page)
     page.locator("#reason-node .token").nth(4).hover()
     options = page.locator("#reason-node .bubble .option")
@@ -448,10 +496,8 @@ def test_another_token_forks_the_search(app, open_page):
     finished(page)
 
 
-def test_alternatives_show_on_focus_too(app, open_page):
-    page = open_page(app.url)
-    ask(page)
-    finished(page)
+def test_alternatives_show_on_focus_too(thought):
+    page = thought
     choose_thought(page)
     page.locator("#reason-node .token").first.focus()
     expect(page.locator("#reason-node .bubble")).to_be_visible()
@@ -461,20 +507,16 @@ def test_alternatives_show_on_focus_too(app, open_page):
     expect(page.locator("#reason-node .bubble")).to_have_count(0)
 
 
-def test_a_finished_search_is_given_more(app, open_page):
-    page = open_page(app.url)
-    ask(page)
-    finished(page)
+def test_a_finished_search_is_given_more(searched):
+    page = searched
     page.locator("#reason-more").click()
     expect(page.locator("#reason-status")).to_contain_text("of 12")
     finished(page)
     expect(page.locator("#reason-status")).to_contain_text("thought 12 of 12")
 
 
-def test_charts_are_drawn_on_demand(app, open_page):
-    page = open_page(app.url)
-    ask(page)
-    finished(page)
+def test_charts_are_drawn_on_demand(thought):
+    page = thought
     page.get_by_role("button", name="Charts").click()
     for name in ("path", "rollouts", "answer"):
         expect(page.locator(f"#reason-chart-{name} .js-plotly-plot")).to_be_visible()
@@ -483,24 +525,26 @@ def test_charts_are_drawn_on_demand(app, open_page):
 # -- a conversation -----------------------------------------------------------------------------------------
 
 
-def test_a_follow_up_keeps_what_was_said(apps, open_page):
-    seen: list[str] = []
-
-    def remember(prefix: str, seed: int) -> str:
-        seen.append(prefix)
-        return bolts(prefix, seed)
-
-    app = apps.start(ScriptedEngine(remember))
-    page = open_page(app.url)
-    ask(page, "How many bolts?")
-    finished(page)
-    follow = page.locator("#reason-follow-up textarea")
+def test_a_follow_up_keeps_what_was_said(searched):
+    follow = searched.locator("#reason-follow-up textarea")
     follow.fill("And for two robes?")
     follow.press("Enter")
-    expect(page.locator("#reason-thoughts .question")).to_have_count(2)
+    expect(searched.locator("#reason-thoughts .question")).to_have_count(2)
+    finished(searched)
+    assert QUESTION in PROMPTS[-1] and "And for two robes?" in PROMPTS[-1]
+    assert "The answer is" in PROMPTS[-1].rpartition("And for two robes?")[0]
+
+
+def test_the_language_of_the_answer_and_a_system_prompt_of_ones_own_reach_the_model(app, open_page):
+    page = open_page(app.url)
+    page.get_by_role("button", name="Settings").first.click()
+    page.get_by_role("button", name="Finer settings").click()
+    page.locator("#reason-language textarea, #reason-language input").first.fill("French")
+    page.locator("#reason-system textarea, #reason-system input").first.fill("You are a weaver of robes.")
+    ask(page, "How many bolts for a weaver?")
     finished(page)
-    assert "How many bolts?" in seen[-1] and "And for two robes?" in seen[-1]
-    assert "The answer is" in seen[-1].rpartition("And for two robes?")[0]
+    asked = next(prompt for prompt in reversed(PROMPTS) if "for a weaver?" in prompt)
+    assert "You are a weaver of robes." in asked and "French" in asked
 
 
 # -- runs ---------------------------------------------------------------------------------------------------
@@ -526,18 +570,33 @@ def library(page: Page, name: str = "") -> None:
         expect(page.locator("#runs-answer .answer-head")).to_be_visible()
 
 
-def test_a_run_is_found_by_a_word(recorded, open_page):
-    page = open_page(recorded.url)
+@pytest.fixture(scope="module")
+def runs_page(recorded, open_page_once) -> Page:
+    page = open_page_once(recorded.url)
     library(page)
-    expect(page.locator("#runs-list tbody tr")).to_have_count(2)
-    page.locator("#runs-find textarea, #runs-find input").fill("white")
-    expect(page.locator("#runs-list tbody tr")).to_have_count(1)
-    page.locator("#runs-find textarea, #runs-find input").fill("nothing like it")
-    expect(page.locator("#runs-list tbody tr")).to_have_count(0)
+    return page
 
 
-def test_a_run_is_opened_and_replayed(recorded, open_page):
-    page = open_page(recorded.url)
+def test_a_run_is_found_by_word_date_and_model(runs_page):
+    page = runs_page
+    rows = page.locator("#runs-list tbody tr")
+    expect(rows).to_have_count(2)
+    for field, hit, hits, miss in (
+        ("find", "white", 1, "nothing like it"),
+        ("since", "2020", 2, "2999"),
+        ("model", "scripted", 2, "qwen"),
+    ):
+        box = page.locator(f"#runs-{field} textarea, #runs-{field} input").first
+        box.fill(miss)
+        expect(rows).to_have_count(0)
+        box.fill(hit)
+        expect(rows).to_have_count(hits)
+        box.fill("")
+        expect(rows).to_have_count(2)
+
+
+def test_a_run_is_opened_and_replayed(runs_page):
+    page = runs_page
     library(page, "blue")
     whole = page.locator("#runs-tree [role=treeitem]").count()
     box = page.locator("#runs-slider input[type=number]")
@@ -548,8 +607,8 @@ def test_a_run_is_opened_and_replayed(recorded, open_page):
     expect(page.locator("#runs-node")).to_contain_text("How many bolts of blue?")
 
 
-def test_a_run_is_exported(recorded, open_page):
-    page = open_page(recorded.url)
+def test_a_run_is_exported(runs_page):
+    page = runs_page
     library(page, "blue")
     for form, sign in (("json", '"header"'), ("graphml", "<graphml"), ("html", "<!doctype html>")):
         expect(page.locator(f"#runs-export-{form}")).to_be_enabled()
@@ -558,8 +617,8 @@ def test_a_run_is_exported(recorded, open_page):
         assert sign in download.value.path().read_text(encoding="utf-8")
 
 
-def test_two_runs_are_compared(recorded, open_page):
-    page = open_page(recorded.url)
+def test_two_runs_are_compared(runs_page):
+    page = runs_page
     library(page, "blue")
     page.locator("#runs-other input").click()
     page.get_by_role("option").first.click()
@@ -574,17 +633,16 @@ def test_a_run_is_resumed_where_questions_are_asked(recorded, open_page):
     expect(page.locator("#reason-thoughts .question")).to_have_text("How many bolts of white?")
 
 
-def test_a_run_is_deleted_after_a_second_thought(apps, open_page):
-    app = apps.start(ScriptedEngine(think))
-    page = open_page(app.url)
-    ask(page)
+def test_a_run_is_deleted_after_a_second_thought(recorded, open_page):
+    page = open_page(recorded.url)
+    ask(page, "How many bolts in the bin?")
     finished(page)
-    library(page, "robe")
+    library(page, "in the bin")
+    before = set(recorded.runs.glob("*.jsonl"))
     page.locator("#runs-delete").click()
-    assert list(app.runs.glob("*.jsonl"))
     page.locator("#runs-delete-sure").click()
-    expect(page.locator("#runs-list")).to_contain_text("No run")
-    assert not list(app.runs.glob("*.jsonl"))
+    expect(page.locator("#runs-list .link", has_text="in the bin")).to_have_count(0)
+    assert len(set(recorded.runs.glob("*.jsonl"))) == len(before) - 1
 
 
 def test_on_a_shared_server_visitors_see_only_their_own_runs(apps, open_page):
@@ -641,7 +699,7 @@ def test_the_address_carries_the_settings(app, open_page):
     page = open_page(app.url)
     setting(page, "rollouts", 5)
     expect(page).to_have_url(re.compile(r"rollouts=5"))
-    again = open_page(f"{app.url}?rollouts=3&select=majority&temperature=nonsense&action=sideways")
+    again = open_page(f"{app.url}?rollouts=3&select=majority&temperature=nonsense&action=sideways&branching=99")
     ask(again)
     finished(again)
     expect(again.locator("#reason-status")).to_contain_text("thought 3 of 3")
