@@ -34,7 +34,7 @@ live. The model is `{model}` on a Space without a GPU, and `AIDC-AI/Marco-o1` on
 
 def metadata(root: Path = ROOT) -> SpaceCardData:
     """What `Space.yaml` says, as the hub library understands it. Raises `UserMistake` where it says nothing sound."""
-    import yaml
+    import yaml  # type: ignore[import-untyped]
     from huggingface_hub import SpaceCardData
 
     path = root / "Space.yaml"

@@ -14,7 +14,8 @@ from typing import Any
 import gradio as gr
 from gradio.events import api as make_endpoint
 
-from marco.config import options
+from marco import zerogpu
+from marco.config import check_question, options
 from marco.engines.base import Engine
 from marco.errors import MarcoError
 from marco.events import Event
@@ -101,7 +102,12 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder) -> None:
         }
 
         def make(engine: Engine, activity: Activity) -> Callable[[], Iterable[Event]]:
-            solver = Solver(engine, options(preset, **given), runs=runs)
+            chosen = options(preset, **given)
+            if zerogpu.active():
+                check_question(question)
+                config = {"model": engine.info.model}
+                return lambda: zerogpu.search(config, chosen.to_dict(), question, (), str(runs) if runs else None)
+            solver = Solver(engine, chosen, runs=runs)
             return partial(solver.stream, question, stop=activity.stop)
 
         yield from answers(request, "api-solve", make, lambda events: Solution.of(events).to_json())

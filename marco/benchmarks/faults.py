@@ -341,9 +341,9 @@ def clock_jump(world: World) -> Outcome:
         asked += 1
         return _real_monotonic() + (jump if asked > at else 0.0)
 
-    deadline = world.draw.choice([None, 60.0])
+    given: dict[str, Any] = world.draw.choice([{}, {"max_seconds": 60.0}])
     with mock.patch("marco.session.time.monotonic", jumping):
-        return world.search(world.engine, **({"max_seconds": deadline} if deadline else {}))
+        return world.search(world.engine, **given)
 
 
 _real_monotonic = time.monotonic
