@@ -117,7 +117,8 @@ def under_way(apps, open_page_once) -> Iterator[Page]:
     ask(page)
     expect(page.locator("#reason-tree .kind-ghost").first).to_be_visible()
     yield page
-    page.locator("#reason-stop").click()
+    if page.locator("#reason-stop").is_enabled():
+        page.locator("#reason-stop").click()
     expect(page.locator("#reason-run")).to_be_enabled()
 
 
@@ -439,7 +440,9 @@ def test_the_page_speaks_chinese_to_a_chinese_browser(app, open_page):
 def choose_thought(page: Page) -> str:
     """Choose a thought that is a node of the tree; returns its id."""
     node = page.locator("#reason-tree .kind-thought:not(.is-waiting)").first
-    node.click()
+    # By keyboard: a large tree may have it out of sight, or on the move.
+    node.focus()
+    page.keyboard.press("Enter")
     expect(page.locator("#reason-node .steering")).to_be_visible()
     return node.get_attribute("data-node")
 

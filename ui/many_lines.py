@@ -63,7 +63,7 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
             return {status: _mistake(speaker(request)("lines_file"))}
         return {lines: text, status: None}
 
-    def translate(
+    def translate_each(
         request: gr.Request, secret: str | None, text: str, to: str, mode: str, source: str, glossary: str
     ) -> Iterator[dict[Any, Any]]:
         t = speaker(request)
@@ -131,7 +131,7 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
         "show_progress_on": [status],
         "api_visibility": "private",
     }
-    run.click(translate, [secret, lines, *how], **started)
+    run.click(translate_each, [secret, lines, *how], **started)
     upload.upload(read_file, upload, [lines, status], **QUIET)
 
     def end(request: gr.Request) -> None:
