@@ -112,11 +112,12 @@ class View:
     def apply(self, event: Event, now: float = 0.0) -> None:
         """Fold one event in; `now` is a clock in seconds. A second start, a text's next part, begins a new tree."""
         self.latest = now
-        if not isinstance(event, TRANSIENT):
-            self.events.append(event)
         if isinstance(event, SearchStarted) and self.started is not None:
             self._turn_over()
         self.tree.apply(event)
+        if not isinstance(event, TRANSIENT):
+            # Behind the tree: `seen`, asked meanwhile by another thread, must not keep the nodes from before.
+            self.events.append(event)
         match event:
             case SearchStarted():
                 self.started = event
