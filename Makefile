@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TRAIN_STAMP := $(VENV)/.installed-train
 
-.PHONY: help run setup setup-train check test test-only browser screenshots peers clean
+.PHONY: help run setup setup-train check test test-only browser screenshots peers audit clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -18,10 +18,10 @@ run: setup  ## the app, on http://127.0.0.1:7860 (PORT= and HOST= change it)
 setup: $(STAMP)  ## the environment in .venv, with `marco` in .venv/bin
 
 # The stamp is newer than what decides the environment, or pip runs again.
-$(STAMP): requirements.txt pyproject.toml
+$(STAMP): requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Marco needs Python 3.11 or newer; PYTHON= names one.")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.txt -c constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --editable .
 	@touch $@
 
@@ -30,6 +30,9 @@ setup-train: $(TRAIN_STAMP)  ## what fine-tuning needs, too
 $(TRAIN_STAMP): $(STAMP) requirements-train.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements-train.txt
 	@touch $@
+
+audit: setup  ## known weaknesses of the locked packages (needs the network)
+	.ci/audit
 
 check: setup  ## lint and types
 	$(BIN)/ruff check .
