@@ -211,13 +211,18 @@ class SearchPane:
 
     def _run(self, activity: Activity, request: gr.Request, make: Make) -> Iterator[dict[Any, Any]]:
         sent = Sent()
+        # A page that is behind takes several updates in one go, and a later "no change" then undoes an earlier change
+        # of the same part. So each update repeats the one before, and the last one says everything.
+        before = self._busy(True)
+        message = ""
         for _ in self._advance(activity, request, make):
             if self.activities.get(str(request.session_hash), self.tab) is not activity:
                 return
             message = "" if activity.view.started or self.loader is None else wait_message(self.loader, request)
             if updates := self.show(activity, request, sent, message=message):
-                yield updates
-        yield self._busy(False)
+                yield {**before, **updates}
+                before = updates
+        yield {**self.show(activity, request, Sent(), message=message), **self._busy(False)}
 
     def _advance(self, activity: Activity, request: gr.Request, make: Make) -> Iterator[Any]:
         """Get the model, prepare the search and follow it. One item whenever the page may be told."""
