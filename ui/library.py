@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -160,12 +161,19 @@ def _title(item: RunSummary) -> str:
     return f"{item.created[:16].replace('T', ' ')} · {render.label(item.question, 60)}"
 
 
+@functools.cache
+def _exports() -> tempfile.TemporaryDirectory[str]:
+    """Where exports lie until they are fetched; gone when this process ends."""
+    return tempfile.TemporaryDirectory(prefix="marco-export-")
+
+
 def _exported(run: Run) -> list[Path]:
     """The run in each of `FORMATS`, as files to download."""
     from marco.export import as_graphml, as_json
     from ui.page import as_html
 
-    target = Path(tempfile.mkdtemp(prefix="marco-export-"))
+    target = Path(_exports().name) / run.path.stem
+    target.mkdir(exist_ok=True)
     written = []
     for form, write in zip(FORMATS, (as_json, as_graphml, as_html), strict=True):
         path = target / f"{run.path.stem}.{form}"
