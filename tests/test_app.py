@@ -73,8 +73,13 @@ def setting(page: Page, name: str, value: object) -> None:
     box = page.locator(f"#reason-{name} input[type=number]")
     if not box.is_visible():
         page.get_by_role("button", name="Settings").first.click()
-    box.fill(str(value))
-    box.press("Tab")
+    for _ in range(10):
+        # A fold that has just opened sets its boxes once more: nobody is that quick, but a test is.
+        box.fill(str(value))
+        box.press("Tab")
+        page.wait_for_timeout(200)
+        if box.input_value() == str(value):
+            break
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +117,7 @@ def searched(shared_page) -> Page:
 @pytest.fixture(scope="module")
 def under_way(apps, open_page_once) -> Iterator[Page]:
     """A page whose search goes on for longer than any test; its model has nothing else to do."""
-    url = apps.start(ScriptedEngine(ponder, seconds_per_token=0.03)).url
+    url = apps.start(ScriptedEngine(ponder, seconds_per_token=0.1)).url
     page = open_page_once(f"{url}?rollouts=64")
     ask(page)
     expect(page.locator("#reason-tree .kind-ghost").first).to_be_visible()

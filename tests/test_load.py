@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+from apart import call_apart
 
 from marco.benchmarks import load
 from marco.benchmarks.host import number_in, right_answer, think
 
 
 def test_a_dozen_at_once_get_their_own_answers_and_one_leaves():
-    figures = load.bench_load(12, seed=1)
+    figures = call_apart(lambda: load.bench_load(12, seed=1))
     assert (figures["sessions"], figures["completed"], figures["cancelled"]) == (12, 11, 1)
     assert (figures["errors"], figures["cross_talk"]) == (0, 0), figures["complaints"]
     assert figures["refused"] == load.BEYOND
