@@ -662,6 +662,19 @@ def test_run_files_are_kept_on_request(invoke: Invoke, data: Path, tmp_path: Pat
     assert run.started.question == row["question"]
 
 
+def test_a_record_can_do_without_questions_and_goes_on_all_the_same(invoke: Invoke, data: Path, tmp_path: Path) -> None:
+    words = ["evaluate", "--data", data, "--strategy", "cot", "--without-questions", "--json"]
+    full = json.loads(invoke("evaluate", "--data", data, "--strategy", "cot", "--out", tmp_path / "a", "--json").stdout)
+    invoke(*words, "--limit", 2, "--out", tmp_path / "b")
+    bare = json.loads(invoke(*words, "--out", tmp_path / "b").stdout)
+    rows = records.read_rows(tmp_path / "b")
+    assert len(rows) == 4
+    assert {(row["question"], row["reference"]) for row in rows} == {("", "")}
+    assert not any(question in (tmp_path / "b" / "rows.jsonl").read_text() for question in SAID)
+    assert [item["accuracy"] for item in bare] == [item["accuracy"] for item in full]
+    assert invoke("report", tmp_path / "b").exit_code == 0
+
+
 def test_replay_writes_its_own_file_and_prints_a_table(invoke: Invoke, data: Path, tmp_path: Path) -> None:
     invoke("evaluate", "--data", data, "--strategy", "self-consistency", "--out", tmp_path / "out", "--budget", 200)
     result = invoke("evaluate", "--replay", tmp_path / "out", "--select", "best", "--reward", "mean")

@@ -93,6 +93,9 @@ def evaluate(
     parallel: Annotated[int, typer.Option(min=1, help="Rollouts of one search at once.")] = 1,
     workers: Annotated[int | None, typer.Option(min=1, help="Problems at once; by default the slots are full.")] = None,
     keep_runs: Annotated[bool, typer.Option("--keep-runs", help="Keep each search's run file in DIR/runs.")] = False,
+    without_questions: Annotated[
+        bool, typer.Option("--without-questions", help="Leave questions and references out of the rows.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure strategies on a set of problems, at the same number of generated tokens."""
@@ -148,6 +151,7 @@ def evaluate(
                         workers=min(count, max(1, len(todo))),
                         setup=setup,
                         keep_runs=keep_runs,
+                        keep_questions=not without_questions,
                         watch=watch,
                     )
             finally:

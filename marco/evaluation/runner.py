@@ -117,9 +117,12 @@ def run(
     workers: int,
     setup: Mapping[str, Any] | None = None,
     keep_runs: bool = False,
+    keep_questions: bool = True,
     watch: Watch = lambda done, total: None,
 ) -> int:
     """Do what is not on record; returns how many searches were made. The caller holds the folder's lock.
+
+    Without `keep_questions` rows hold neither question nor reference: a record may be published where its data may not.
 
     Raises `UserMistake` where the record is of another model, `EngineError` where the engine gave up (what was
     done is kept: the same call goes on there). On KeyboardInterrupt searches under way are dropped.
@@ -141,7 +144,7 @@ def run(
                 for future in finished:
                     row = future.result()
                     if row is not None:
-                        writer.append(row)
+                        writer.append(row if keep_questions else {**row, "question": "", "reference": ""})
                         done += 1
                         watch(done, len(work))
                 under_way |= {pool.submit(runner.search, job) for job in _take(waiting, len(finished))}
