@@ -29,7 +29,7 @@ def small_engine(small_model: Path) -> Iterator[object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A journey in a browser is tried once more: on busy cores a page may miss its turn. Reruns are counted and told."""
+    """A journey in a browser is tried once more: on busy cores a page may miss its turn. Reruns are counted."""
     for item in items:
         if "chromium" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.flaky(reruns=1))
