@@ -6,7 +6,9 @@ What they share is in `marco.terminal`; `translate`, `evaluate`, `report` and `t
 from __future__ import annotations
 
 import json
+import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,7 +46,7 @@ from marco.terminal import (
     opened,
     parallel_for,
     print_solution,
-    progress_bar,
+    reporting,
     with_parallel,
 )
 from marco.training import commands as training_commands
@@ -69,10 +71,10 @@ app.command()(evaluation_commands.report)
 app.add_typer(training_commands.app, name="train")
 
 
-def main() -> None:
-    """Entry point of the `marco` command."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the `marco` command; `arguments` stand for those of the process."""
     with mistakes_told():
-        app()
+        app(args=arguments, prog_name="marco")
 
 
 @app.command()
@@ -208,12 +210,7 @@ def bench(
     from marco.benchmarks.speed import bench_speed
 
     config = model_config(model, engine, base_url, quantize, slots=rollouts, dtype=dtype)
-    with progress_bar() as bar:
-        task = bar.add_task("Measuring", total=None)
-
-        def report(done: int, total: int, message: str) -> None:
-            bar.update(task, completed=done, total=total or None, description=message)
-
+    with reporting("Measuring") as report:
         figures = bench_speed(
             config, options("marco", action=action, seed=seed), rollouts, report, max_tokens=max_tokens, repeats=repeats
         )
@@ -273,12 +270,7 @@ def bench_page(
     from marco.benchmarks.page import bench_page as measure
 
     config = model_config(model, engine, base_url, quantize)
-    with progress_bar() as bar:
-        task = bar.add_task("Measuring", total=None)
-
-        def report(done: int, total: int, message: str) -> None:
-            bar.update(task, completed=done, total=total or None, description=message)
-
+    with reporting("Measuring") as report:
         figures = measure(
             config, report, rollouts=rollouts, action=action, max_tokens=max_tokens, seed=seed, repeats=repeats
         )
@@ -300,8 +292,11 @@ def serve(
     base_url: BaseUrl = None,
     quantize: Quantize = "auto",
     adapter: Adapter = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; 127.0.0.1 unless this is a Space.", show_default=False)
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port to listen on.", envvar="PORT")] = 7860,
+    lab: Annotated[Path | None, typer.Option(help="Folder of evaluations for the Lab tab.")] = None,
     auth: Annotated[
         Path | None, typer.Option(help="File with name:password lines; or the variable MARCO_AUTH.")
     ] = None,
@@ -311,8 +306,10 @@ def serve(
     from ui.serve import serve as serve_page
 
     config = model_config(model, engine, base_url, quantize, adapter)
+    if host is None:
+        host = "0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1"
     try:
-        serve_page(config, host=host, port=port, auth=credentials(auth))
+        serve_page(config, host=host, port=port, lab=lab, auth=credentials(auth))
     except OSError as problem:
         raise UserMistake(f"The page can't be served at {host}:{port}: {problem}") from None
 
@@ -370,12 +367,7 @@ def fetch_model(name: Annotated[str, typer.Argument(help="A name of the catalogu
     from marco.engines.models import fetch, find
 
     card = find(name)
-    with progress_bar() as bar:
-        task = bar.add_task(f"Fetching {name}", total=card.size)
-
-        def report(done: int, total: int, message: str) -> None:
-            bar.update(task, completed=done, total=total or None, description=message)
-
+    with reporting(f"Fetching {name}", card.size) as report:
         path = fetch(card, report)
     typer.echo(str(path))
 

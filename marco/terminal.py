@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -93,12 +93,7 @@ def opened(config: ModelConfig) -> Iterator[Engine]:
     """An engine, with a progress bar on stderr while its model is fetched and loaded."""
     from marco.engines import open_engine
 
-    with progress_bar() as bar:
-        task = bar.add_task("Opening the model", total=None)
-
-        def report(done: int, total: int, message: str) -> None:
-            bar.update(task, completed=done, total=total or None, description=message)
-
+    with reporting("Opening the model") as report:
         engine = open_engine(config, progress=report)
     try:
         note = engine.info.details.get("note")
@@ -107,6 +102,23 @@ def opened(config: ModelConfig) -> Iterator[Engine]:
         yield engine
     finally:
         engine.close()
+
+
+@contextmanager
+def reporting(title: str, total: int | None = None) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar as the callback (done, total, message) that engines, downloads and benchmarks take."""
+    with progress_bar() as bar:
+        yield reporter(bar, title, total)
+
+
+def reporter(bar: Progress, title: str, total: int | None = None) -> Callable[[int, int, str], None]:
+    """A line of `bar` as such a callback."""
+    task = bar.add_task(title, total=total)
+
+    def report(done: int, total: int, message: str) -> None:
+        bar.update(task, completed=done, total=total or None, description=message)
+
+    return report
 
 
 @contextmanager

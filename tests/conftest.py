@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 pytest_plugins = ["browser"]
+
+
+@pytest.fixture
+def marco_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Call `marco ARGUMENTS` in this process; returns (exit code, stdout, stderr)."""
+    from marco import cli
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        try:
+            cli.main([*map(str, arguments)])
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
 
 
 @pytest.fixture(scope="session")

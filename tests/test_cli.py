@@ -11,7 +11,6 @@ import pytest
 from thinking import bolts
 
 import marco.engines
-from marco import cli
 from marco.engines.scripted import Fail, ScriptedEngine
 
 QUESTION = "How many bolts in total does it take?"
@@ -19,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
-def marco_command(monkeypatch, tmp_path, capsys):
+def marco_command(monkeypatch, tmp_path, marco_cli):
     """Call `marco ARGUMENTS` with a scripted engine; returns (exit code, stdout, stderr)."""
     script = {"says": bolts}
     monkeypatch.setenv("MARCO_RUNS", str(tmp_path / "runs"))
@@ -30,14 +29,7 @@ def marco_command(monkeypatch, tmp_path, capsys):
     def call(*arguments: str, says=None) -> tuple[int, str, str]:
         if says is not None:
             script["says"] = says
-        monkeypatch.setattr(sys, "argv", ["marco", *arguments])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+        return marco_cli(*arguments)
 
     return call
 

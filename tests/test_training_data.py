@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marco import cli
 from marco.errors import InvalidOption, UserMistake
 from marco.training import data
 from marco.training.rules import Dropped, Rules, sift, well_formed
@@ -452,20 +451,9 @@ def test_no_row_vanishes(tmp_path_factory, rows, share, size, form):
 
 
 @pytest.fixture
-def train_data(monkeypatch, capsys):
+def train_data(marco_cli):
     """Call `marco train data ARGUMENTS`; returns (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["marco", "train", "data", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
+    return partial(marco_cli, "train", "data")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ pytest.importorskip("peft", reason="fine-tuning needs what make setup-train inst
 
 from transformers import TrainerCallback
 
-from marco import Solver, cli, options
+from marco import Solver, options
 from marco.config import ModelConfig
 from marco.engines import loading, open_engine
 from marco.engines.base import Completion, Request
@@ -284,10 +285,13 @@ def test_an_adapter_is_for_engine_local_whatever_the_model_s_own_engine_is(learn
     engine.close()
 
 
-def test_the_app_takes_an_adapter():
-    import app
+def test_the_app_takes_an_adapter(monkeypatch, marco_cli):
+    from ui import serve
 
-    assert app.parse(["--adapter", "run/adapter"]).adapter == "run/adapter"
+    served = []
+    monkeypatch.setattr(serve, "serve", lambda config, **_: served.append(config))
+    assert marco_cli("app", "--adapter", "run/adapter")[0] == 0
+    assert served[0].adapter == "run/adapter"
 
 
 def test_a_model_that_was_trained_as_a_whole_is_a_model(learnt):
@@ -523,20 +527,9 @@ def test_rows_that_are_too_long_are_told_and_left_out(model, tmp_path):
 
 
 @pytest.fixture
-def marco_train(monkeypatch, capsys):
+def marco_train(marco_cli):
     """Call `marco train ARGUMENTS`; returns (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["marco", "train", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
+    return partial(marco_cli, "train")
 
 
 def test_the_command_trains_goes_on_and_merges(marco_train, model, rows, tmp_path):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import marco.engines
-from marco import cli, options
+from marco import options
 from marco.engines.scripted import Fail, ScriptedEngine
 from marco.errors import EngineError, InvalidOption, UserMistake
 from marco.evaluation.records import read_rows
@@ -239,21 +239,11 @@ def test_a_question_that_is_too_long_is_on_record_and_does_not_stop_the_rest(tmp
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
+def command(monkeypatch, marco_cli):
     """Call `marco train synthesize ARGUMENTS` with a scripted engine; returns (exit code, stdout, stderr)."""
     monkeypatch.setattr(marco.engines, "open_engine", lambda config, progress=None: ScriptedEngine(mostly_right))
 
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["marco", "train", "synthesize", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
+    return partial(marco_cli, "train", "synthesize")
 
 
 def test_the_command_prints_one_object_and_writes_the_traces(command, questions, tmp_path):

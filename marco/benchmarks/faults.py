@@ -25,7 +25,7 @@ from unittest import mock
 
 from marco import runs as run_files
 from marco.config import ModelConfig, Options, options
-from marco.engines.base import ChatTokenizer, Chunk, Completion, Deliver, Engine, EngineInfo, Request
+from marco.engines.base import Around, Chunk, Completion, Deliver, Engine, Request
 from marco.engines.scripted import ByteTokenizer, Fail, ScriptedEngine
 from marco.errors import EngineError, MarcoError, OutOfMemory, RunFileError
 from marco.events import Event, RolloutFinished, SearchEnded, Warned, WorkFailed
@@ -63,21 +63,13 @@ class Outcome:
     """Whoever followed the search went away in the middle."""
 
 
-class BrokenEngine:
+class BrokenEngine(Around):
     """A scripted engine in which one thing goes wrong."""
 
     def __init__(self, script: Callable[[str, int], str | Fail] = think) -> None:
-        self._engine = ScriptedEngine(script)
+        super().__init__(ScriptedEngine(script))
         self.change: Callable[[Completion], Completion | None] = lambda told: told
         self.dead = False
-
-    @property
-    def info(self) -> EngineInfo:
-        return self._engine.info
-
-    @property
-    def tokenizer(self) -> ChatTokenizer:
-        return self._engine.tokenizer
 
     def submit(self, requests: Sequence[Request], deliver: Deliver) -> None:
         if self.dead:
@@ -88,13 +80,7 @@ class BrokenEngine:
             if after is not None:
                 deliver(after)
 
-        self._engine.submit(requests, changed)
-
-    def usage(self) -> dict[str, float]:
-        return dict(self._engine.usage())
-
-    def close(self) -> None:
-        self._engine.close()
+        super().submit(requests, changed)
 
 
 class World:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from marco.engines.base import ChatTokenizer, Completion, Deliver, EngineInfo, Request
+from marco.engines.base import Around, Chunk, Completion, Deliver, Request
 from marco.engines.scripted import ScriptedEngine
 
 SLOTS = 16
@@ -52,37 +52,20 @@ def think(prefix: str, seed: int) -> str:
     return f"{opening}{rest}</Thought>\n<Output>\nThe answer is {right_answer(number)}.\n</Output>"
 
 
-class TracedEngine:
+class TracedEngine(Around):
     """An engine that says on standard output when rollouts begin and end."""
 
-    def __init__(self, engine: ScriptedEngine) -> None:
-        self._engine = engine
-
-    @property
-    def info(self) -> EngineInfo:
-        return self._engine.info
-
-    @property
-    def tokenizer(self) -> ChatTokenizer:
-        return self._engine.tokenizer
-
     def submit(self, requests: Sequence[Request], deliver: Deliver) -> None:
-        numbers = {request.work: number_in(self._engine.tokenizer.decode(request.prefix)[0]) for request in requests}
+        numbers = {request.work: number_in(self.tokenizer.decode(request.prefix)[0]) for request in requests}
         for number in set(numbers.values()):
             _say({"begun": number})
 
-        def traced(told: object) -> None:
+        def traced(told: Chunk | Completion) -> None:
             if isinstance(told, Completion):
                 _say({"ended": numbers[told.work], "finish": told.finish})
-            deliver(told)  # type: ignore[arg-type]
+            deliver(told)
 
-        self._engine.submit(requests, traced)
-
-    def usage(self) -> Mapping[str, float]:
-        return self._engine.usage()
-
-    def close(self) -> None:
-        self._engine.close()
+        super().submit(requests, traced)
 
 
 def _say(told: dict[str, object]) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marco.config import BudgetConfig, ModelConfig, Options
-from marco.engines.base import ChatTokenizer, Chunk, Completion, Deliver, Engine, EngineInfo, Request
+from marco.engines.base import Around, Chunk, Completion, Deliver, Engine, Request
 from marco.errors import EngineError
 from marco.events import SearchEnded
 from marco.solver import Solver
@@ -145,30 +145,16 @@ def _local(engine: Engine) -> LocalEngine:
     return engine
 
 
-class _Recorder:
-    """An engine that notes what it is asked for, and hands everything on."""
+class _Recorder(Around):
+    """An engine that notes what it is asked for."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self.requests: list[Request] = []
-
-    @property
-    def info(self) -> EngineInfo:
-        return self._engine.info
-
-    @property
-    def tokenizer(self) -> ChatTokenizer:
-        return self._engine.tokenizer
 
     def submit(self, requests: Sequence[Request], deliver: Deliver) -> None:
         self.requests.extend(requests)
-        self._engine.submit(requests, deliver)
-
-    def usage(self) -> Mapping[str, float]:
-        return self._engine.usage()
-
-    def close(self) -> None:
-        self._engine.close()
+        super().submit(requests, deliver)
 
 
 def _search(engine: Engine, options: Options) -> tuple[float, Mapping[str, int]]:

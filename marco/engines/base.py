@@ -143,3 +143,27 @@ class Engine(Protocol):
     def close(self) -> None:
         """Cancel what is under way, free the model, end child processes. Idempotent."""
         ...
+
+
+class Around:
+    """An engine that hands everything on to another: the base of whatever looks at work, or changes it, on the way."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._engine.info
+
+    @property
+    def tokenizer(self) -> ChatTokenizer:
+        return self._engine.tokenizer
+
+    def submit(self, requests: Sequence[Request], deliver: Deliver) -> None:
+        self._engine.submit(requests, deliver)
+
+    def usage(self) -> Mapping[str, float]:
+        return self._engine.usage()
+
+    def close(self) -> None:
+        self._engine.close()

@@ -35,6 +35,8 @@ from marco.terminal import (
     opened,
     parallel_for,
     progress_bar,
+    reporter,
+    reporting,
     with_parallel,
 )
 
@@ -305,10 +307,7 @@ def sft(
     if rows is None:
         raise UserMistake("--data FOLDER is needed: what `marco train data` made.")
     with progress_bar() as bar:
-        task = bar.add_task("Preparing", total=None)
-
-        def report(done: int, total: int, message: str) -> None:
-            bar.update(task, completed=done, total=total or None, description=message)
+        report = reporter(bar, "Preparing")
 
         def say(line: str) -> None:
             bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -334,11 +333,6 @@ def merge(
     """Put an adapter into its model: a folder that `--model` takes."""
     from marco.training.merge import merge as merged
 
-    with progress_bar() as bar:
-        task = bar.add_task("Merging", total=None)
-
-        def report(done: int, total: int, message: str) -> None:
-            bar.update(task, completed=done, total=total or None, description=message)
-
+    with reporting("Merging") as report:
         path = merged(adapter, out, model=model, progress=report)
     typer.echo(str(path))
