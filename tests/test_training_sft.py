@@ -358,6 +358,15 @@ def test_a_run_that_was_interrupted_goes_on_with_the_same_losses(model, rows, tm
     assert kept[0].read_bytes() == kept[1].read_bytes()
 
 
+@pytest.mark.parametrize("character", ["\x85", "\u2028", "\x0b", "\r"])
+def test_a_line_of_the_record_ends_where_it_was_ended_whatever_the_model_wrote(tmp_path, character):
+    lines = [{"step": step, "text": f"one{character}two"} for step in (1, 2)]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    (tmp_path / sft.SAMPLES).write_text(text, encoding="utf-8")
+    sft._forget_after(tmp_path, 1)
+    assert sft.read_lines(tmp_path / sft.SAMPLES) == lines[:1]
+
+
 def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):
     for step in (2, 10, 11):
         (tmp_path / f"checkpoint-{step}").mkdir()

@@ -6,6 +6,7 @@ A line that can't be translated has its reason in the table and doesn't keep the
 from __future__ import annotations
 
 import csv
+import io
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -151,7 +152,7 @@ def text_of(path: Path) -> str | None:
     if path.suffix.lower() not in (".csv", ".tsv"):
         return text
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    cells = [" ".join(row[0].split()) for row in csv.reader(text.splitlines(keepends=True), delimiter=delimiter) if row]
+    cells = [" ".join(row[0].split()) for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row]
     return "\n".join(cells[1:] if cells and cells[0].casefold() in ("source", "text") else cells)
 
 

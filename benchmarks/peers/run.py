@@ -42,7 +42,7 @@ def main(
     chosen = load(open_task("mgsm", "en", data), problems)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "rows.jsonl"
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    rows = [json.loads(line) for line in path.open(encoding="utf-8")] if path.exists() else []
     setting = {"model": model, "rollouts": rollouts, "max_tokens": max_tokens, "step": step}
     known = {(row["system"], row["problem"], row["seed"]) for row in rows if row["setting"] == setting}
     left = [

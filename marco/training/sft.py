@@ -336,7 +336,8 @@ def _forget_after(out: Path, step: int) -> None:
         if not path.is_file():
             continue
         kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
+        # By line feeds alone: splitlines() also breaks at characters that a model may write.
+        for line in path.read_text(encoding="utf-8").split("\n"):
             with contextlib.suppress(ValueError):
                 if json.loads(line)["step"] <= step and step:
                     kept.append(line + "\n")
@@ -548,4 +549,5 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a file of JSON lines; none where there is no file."""
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with path.open(encoding="utf-8") as file:  # not splitlines(), which breaks at characters that a model may write
+        return [json.loads(line) for line in file]

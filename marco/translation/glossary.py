@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ class Glossary:
         delimiter = "\t" if path.suffix.lower() == ".tsv" or "\t" in text.partition("\n")[0] else ","
         pairs: dict[str, str] = {}
         try:
-            reader = csv.reader(text.splitlines(), delimiter=delimiter, strict=True)
+            reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
             for row in reader:
                 cells = [cell.strip() for cell in row]
                 if not any(cells) or cells[0].startswith("#"):
