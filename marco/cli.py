@@ -214,7 +214,28 @@ def bench(
         figures = bench_speed(
             config, options("marco", action=action, seed=seed), rollouts, report, max_tokens=max_tokens, repeats=repeats
         )
-    _print_figures(figures, as_json)
+    _print_figures(figures, seed, as_json)
+
+
+@bench_app.command(name="steps")
+def bench_steps(
+    model: Model = None,
+    quantize: Quantize = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16 or float32.")] = "auto",
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Rows at once; may be repeated.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each batch; the median counts.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="Of the tokens that are drawn.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """What one decoding step of the local engine takes, by the number of rows that share it."""
+    from marco.benchmarks.steps import BATCHES
+    from marco.benchmarks.steps import bench_steps as measure
+
+    batches = batch or list(BATCHES)
+    config = model_config(model, "local", None, quantize, slots=max(batches), dtype=dtype)
+    with reporting("Measuring") as report:
+        figures = measure(config, report, batches=batches, steps=steps, seed=seed)
+    _print_figures(figures, seed, as_json)
 
 
 @bench_app.command(name="tree")
@@ -226,7 +247,7 @@ def bench_tree(
     """What the search itself costs: one selection and one backpropagation on a large tree."""
     from marco.benchmarks.tree import bench_tree as measure
 
-    _print_figures(measure(nodes=nodes, seed=seed), as_json)
+    _print_figures(measure(nodes=nodes, seed=seed), seed, as_json)
 
 
 @bench_app.command(name="load")
@@ -238,7 +259,7 @@ def bench_load(
     """Many people at once on the real app, a tenth of whom leave: is every other answer right?"""
     from marco.benchmarks.load import bench_load as measure
 
-    _print_figures(measure(sessions, seed=seed), as_json)
+    _print_figures(measure(sessions, seed=seed), seed, as_json)
 
 
 @bench_app.command(name="faults")
@@ -250,7 +271,7 @@ def bench_faults(
     """Everything that can break, broken on purpose: does the process live, and the tree?"""
     from marco.benchmarks.faults import bench_faults as measure
 
-    _print_figures(measure(count, seed=seed), as_json)
+    _print_figures(measure(count, seed=seed), seed, as_json)
 
 
 @bench_app.command(name="page")
@@ -274,14 +295,20 @@ def bench_page(
         figures = measure(
             config, report, rollouts=rollouts, action=action, max_tokens=max_tokens, seed=seed, repeats=repeats
         )
-    _print_figures(figures, as_json)
+    _print_figures(figures, seed, as_json)
 
 
-def _print_figures(figures: dict[str, Any], as_json: bool) -> None:
+def _print_figures(figures: dict[str, Any], seed: int, as_json: bool) -> None:
+    from marco.provenance import commit, machine
+
+    _print_fields({**figures, "seed": seed, "machine": machine(), "commit": commit()}, as_json)
+
+
+def _print_fields(fields: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(figures))
+        typer.echo(json.dumps(fields))
         return
-    for name, value in figures.items():
+    for name, value in fields.items():
         typer.echo(f"{name:36} {value}")
 
 
@@ -325,7 +352,7 @@ def deploy_space(
     """Write the folder of a Hugging Face Space from Space.yaml, and upload it with your token."""
     from marco.deploy import deploy_space as deploy
 
-    _print_figures(deploy(name, folder, dry_run=dry_run, private=private), as_json)
+    _print_fields(deploy(name, folder, dry_run=dry_run, private=private), as_json)
 
 
 @models_app.callback()

@@ -12,9 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = [
-    "errors", "config", "logs", "engines.base", "events", "reward", "tree", "actions", "prompts", "answer",
-    "degenerate", "reflection", "search", "engines", "runs", "session", "solver", "zerogpu", "export", "terminal",
-    "translation", "evaluation", "training", "deploy", "benchmarks", "cli", "__main__",
+    "errors", "provenance", "config", "logs", "engines.base", "events", "reward", "tree", "actions", "prompts",
+    "answer", "degenerate", "reflection", "search", "engines", "runs", "session", "solver", "zerogpu", "export",
+    "terminal", "translation", "evaluation", "training", "deploy", "benchmarks", "cli", "__main__",
 ]  # fmt: skip
 """A module imports only from layers before its own."""
 

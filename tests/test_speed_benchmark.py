@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import tiny
 
+from marco import provenance
 from marco.benchmarks.speed import bench_speed
 from marco.config import ModelConfig, options
 
 FIELDS = {
     "model", "engine", "quantize", "device", "batch", "naive_tokens_per_second", "batched_tokens_per_second",
     "search_tokens_per_second", "search_over_naive", "search_over_batched", "computed_over_distinct",
-    "roofline_tokens_per_second", "roofline_fraction", "peak_memory_bytes", "commit",
+    "roofline_tokens_per_second", "roofline_fraction", "peak_memory_bytes",
 }  # fmt: skip
 
 
@@ -51,3 +54,22 @@ def test_a_precision_that_does_not_exist_is_refused():
 
     with pytest.raises(InvalidOption, match="dtype"):
         ModelConfig(dtype="float8")
+
+
+def test_a_step_is_measured_for_each_batch_that_was_asked_for(tmp_path, marco_cli):
+    folder = tiny.build(tmp_path / "model")
+    code, out, _ = marco_cli("bench", "steps", "--model", folder, "--batch", 1, "--batch", 3, "--steps", 2, "--json")
+    figures = json.loads(out)
+    assert code == 0
+    assert figures["milliseconds_a_step"].keys() == figures["tokens_per_second"].keys() == {"1", "3"}
+    seconds = figures["milliseconds_a_step"]["3"] / 1000
+    assert figures["tokens_per_second"]["3"] == pytest.approx(3 / seconds, rel=0.1)
+
+
+def test_every_benchmark_names_its_machine_its_seed_and_its_commit(marco_cli):
+    code, out, _ = marco_cli("bench", "tree", "--nodes", 50, "--seed", 7, "--json")
+    figures = json.loads(out)
+    assert code == 0
+    assert figures["seed"] == 7
+    assert figures["machine"] == provenance.machine()
+    assert figures["commit"] == provenance.commit()

@@ -61,9 +61,9 @@ def _run(left: list[Any], setting: dict[str, Any], path: Path, console: Console)
     import systems
     from plain import PlainModel
 
-    from marco.benchmarks.speed import commit
     from marco.config import ModelConfig
     from marco.engines.local import open_local
+    from marco.provenance import commit
 
     peers = {"treequest": systems.treequest, "llm-reasoners": systems.llm_reasoners, "optillm": systems.optillm}
     own = {"marco": "mcts", "greedy": "cot", "self-consistency": "self-consistency"}

@@ -3,11 +3,16 @@
 Both run in this process on one engine, in turns, so that the machine, the model and what it has cached are the same;
 the browser runs beside them on the same machine, as a person's does. Speeds are sampled tokens a second of the search
 itself, from its first work to its end.
+
+Then a large tree grows on the page over a scripted model, and the page's own clock says how long each update of the
+tree keeps it from drawing the next frame.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import math
+import re
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,9 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from marco.benchmarks.speed import QUESTION, commit
+from marco.benchmarks.speed import QUESTION
 from marco.config import ModelConfig
 from marco.engines.base import Engine
+from marco.engines.scripted import ScriptedEngine
 from marco.errors import EngineError, UserMistake
 from marco.events import SearchEnded
 from marco.solver import Solver
@@ -32,6 +38,29 @@ WARM_UP_TOKENS = 16
 PATIENCE = 3_600_000
 """Milliseconds that a search on the page may take."""
 
+NODES_A_ROLLOUT = 3
+MOST_ROLLOUTS = 64
+"""As many as the page's settings let a search begin with."""
+MORE_ROLLOUTS = 32
+"""As many as *give it more* adds at once."""
+
+FRAMES = """() => {
+  // An update changes the tree between two frames and is laid out and painted before the next: both pauses are its own.
+  const pauses = window.marcoPauses = [];
+  let changed = false, open = false, last = performance.now();
+  new MutationObserver(() => (changed = true)).observe(document.querySelector("#reason-tree .tree-stage"),
+    { subtree: true, childList: true, attributes: true });
+  requestAnimationFrame(function frame() {
+    const now = performance.now(), pause = now - last;
+    if (open) pauses.push(Math.max(pauses.pop(), pause));
+    if (changed) pauses.push(pause);
+    open = changed;
+    changed = false;
+    last = now;
+    requestAnimationFrame(frame);
+  });
+}"""
+
 
 def bench_page(
     config: ModelConfig,
@@ -42,9 +71,10 @@ def bench_page(
     max_tokens: int = 256,
     seed: int = 0,
     repeats: int = 1,
+    nodes: int = 1000,
     engine: Engine | None = None,
 ) -> dict[str, Any]:
-    """Measure one model, `repeats` times each way; medians count.
+    """Measure one model, `repeats` times each way, medians count; and a tree of `nodes` nodes, as `draw_tree` does.
 
     `engine` takes the place of what `config` names, and stays open. `loss` is the share of the speed that the page
     costs (0.05 is five per cent; below 0 the page happened to be faster). Raises `UserMistake` without Playwright or a
@@ -60,7 +90,7 @@ def bench_page(
     executable = browser_path()
     opened = engine or _open(config, progress)
     try:
-        steps = 2 * repeats + 1
+        steps = 2 * repeats + 2
         report(0, steps, "Warming up")
         _speed(list(Solver(opened, warm).stream(QUESTION)))
         alone, watched = [], []
@@ -71,6 +101,8 @@ def bench_page(
                 alone.append(_speed(list(Solver(opened, options, runs=Path(folder) / "alone").stream(QUESTION))))
                 report(2 * turn + 2, steps, "The search on the page")
                 watched.append(_watched(page, Path(folder) / "page"))
+        report(steps - 1, steps, "A large tree on the page")
+        drawing = draw_tree(executable, nodes)
         report(steps, steps, "Done")
         solve, seen = statistics.median(alone), statistics.median(watched)
         return {
@@ -80,16 +112,60 @@ def bench_page(
             "rollouts": rollouts,
             "action": action,
             "max_tokens": max_tokens,
-            "seed": seed,
             "repeats": repeats,
             "solve_tokens_per_second": solve,
             "page_tokens_per_second": seen,
             "loss": 1 - seen / solve,
-            "commit": commit(),
+            **drawing,
         }
     finally:
         if engine is None:
             opened.close()
+
+
+def draw_tree(executable: str, nodes: int = 1000) -> dict[str, Any]:
+    """A scripted tree of at least `nodes` nodes that grows on the page: how many are drawn, and what an update takes.
+
+    `update_ms_*`: the longest pause between two frames around an update, in milliseconds of the page's clock. A page
+    that has nothing to do draws a frame every 17.
+    """
+    rollouts = math.ceil(nodes / NODES_A_ROLLOUT)
+    begun = min(rollouts, MOST_ROLLOUTS)
+    engine = ScriptedEngine(_branch, seconds_per_token=0.001)
+    settings = {"rollouts": begun, "branching": 8}
+    try:
+        with tempfile.TemporaryDirectory() as folder, page_open(engine, executable, Path(folder), settings) as page:
+            page.locator("#reason-question textarea").fill(QUESTION)
+            page.locator("#reason-run").click()
+            page.wait_for_selector("#reason-tree [role=treeitem]")
+            page.evaluate(FRAMES)
+            while begun < rollouts:
+                more = min(MORE_ROLLOUTS, rollouts - begun)
+                page.locator("#reason-amount input[type=number]").fill(str(more))
+                page.locator("#reason-amount input[type=number]").press("Tab")
+                page.locator("#reason-more").click()
+                begun += more
+                page.wait_for_selector(f"#reason-status:has-text('of {begun}')")
+            page.wait_for_selector("#reason-run:not([disabled])", timeout=PATIENCE)
+            drawn = page.locator("#reason-tree [role=treeitem]").count()
+            # "300 of 1000 nodes", or nothing where all are drawn.
+            total = re.search(r"of (\d+)", page.locator("#reason-tree .count").inner_text())
+            pauses = sorted(page.evaluate("marcoPauses"))
+    finally:
+        engine.close()
+    return {
+        "nodes": int(total.group(1)) if total else drawn,
+        "drawn": drawn,
+        "updates": len(pauses),
+        "update_ms_median": round(statistics.median(pauses), 1),
+        "update_ms_p95": round(pauses[int(0.95 * len(pauses))], 1),
+    }
+
+
+def _branch(prefix: str, seed: int) -> str:
+    """Two thoughts and an answer, `NODES_A_ROLLOUT` nodes that no other rollout writes."""
+    opening = "" if prefix.rpartition("assistant: ")[2] else "<Thought>\n"
+    return f"{opening}Idea {seed}.\n\nAnd so on.\n</Thought>\n<Output>\n{seed % 3}\n</Output>"
 
 
 def browser_path() -> str:

@@ -9,21 +9,18 @@ engine is a server, (a) is one request after the other and (b) all at once: its 
 from __future__ import annotations
 
 import math
-import resource
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marco.config import BudgetConfig, ModelConfig, Options
 from marco.engines.base import Around, Chunk, Completion, Deliver, Engine, Request
 from marco.errors import EngineError
 from marco.events import SearchEnded
+from marco.provenance import peak_memory_bytes
 from marco.solver import Solver
 
 if TYPE_CHECKING:
@@ -111,14 +108,13 @@ def bench_speed(
             "roofline_tokens_per_second": None,
             "roofline_fraction": None,
             "peak_memory_bytes": None,
-            "commit": commit(),
             "question": QUESTION,
         }
         if engine.info.engine == "local":
             positions = statistics.mean(len(request.prefix) + max_tokens / 2 for request in recorder.requests)
             fields.update(_roofline(_local(engine), batch, positions))
             fields["roofline_fraction"] = search / fields["roofline_tokens_per_second"]
-            fields["peak_memory_bytes"] = peak_memory(_local(engine))
+            fields["peak_memory_bytes"] = peak_memory_bytes()
         report(steps, steps, "Done")
         return fields
     finally:
@@ -334,30 +330,3 @@ def _wait_for(device: Any) -> None:
         import torch
 
         torch.cuda.synchronize(device)
-
-
-def peak_memory(engine: LocalEngine) -> int:
-    """Most bytes held so far: on the GPU by tensors, on the CPU by the whole process."""
-    device = engine.model.device
-    if device.type == "cuda":
-        import torch
-
-        return int(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def commit() -> str:
-    """The commit that Marco runs from; empty where it isn't a checkout."""
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()

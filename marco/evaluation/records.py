@@ -37,7 +37,7 @@ Row = Mapping[str, Any]
 
 - what was done: `generation` (its key), `strategy`, `options`, `seed`, `task`, `lang`, `problem`, `digest`, `question`,
   `reference`, `answer_kind`, `reward` (the one that steered), `version`, `created`;
-- with what: `model`, `model_hash`, `engine`, `device`, `setup`;
+- with what: `model`, `model_hash`, `engine`, `device`, `setup`, and (not in the oldest records) `commit`, `machine`;
 - `rollouts`, in the order of their commit: `rollout`, `node`, `parent` (the rollout whose path it continues), `origin`
   (the one it reflects on), `answer`, `key`, `output`, `score`, `value`, `statistics`, `tokens`, `prefilled`, `cached`,
   `finish`, `degenerate`, `visits` (of its leaf, at the end), `at` (seconds of `seconds` until it was in);

@@ -231,17 +231,25 @@ def _p(value: float) -> str:
 
 def _head(facts: _Facts) -> str:
     rows = facts.record.rows
-    models = sorted({(row["model"], row["model_hash"], row["engine"], row["device"]) for row in rows})
+    models = sorted(
+        {
+            (
+                row["model"],
+                row["model_hash"][:16],
+                row["engine"],
+                row.get("machine", row["device"]),
+                row.get("commit", ""),
+            )
+            for row in rows
+        }
+    )
     made = sorted(row["created"] for row in rows)
     counts = ", ".join(
         f"{task} {lang}: {len({row['problem'] for row in rows if (row['task'], row['lang']) == (task, lang)})} problems"
         for task, lang in facts.record.languages
     )
     parts = [
-        _table(
-            ["model", "hash", "engine", "device"],
-            [(name, digest[:16], engine, device) for name, digest, engine, device in models],
-        ),
+        _table(["model", "hash", "engine", "machine", "commit"], models),
         _note(
             html.escape(
                 f"{counts}. {len(rows)} searches, made from {made[0]} to {made[-1]}; "

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +32,7 @@ from marco.events import (
     WorkCancelled,
     WorkFailed,
 )
+from marco.provenance import commit, machine, peak_memory_bytes
 from marco.tree import Tree
 
 
@@ -237,6 +237,8 @@ class _Runner:
             "engine": info.engine,
             "device": info.device,
             "setup": dict(self._setup),
+            "commit": commit(),
+            "machine": machine(),
             "reward": str(started.details.get("reward", options.search.reward)) if started else options.search.reward,
             "rollouts": rollouts,
             "failures": recorder.failures,
@@ -380,34 +382,3 @@ class SharedClock:
             with self._lock:
                 self._advance()
                 self._active -= 1
-
-
-def peak_memory_bytes() -> int:
-    """The most memory that this process and its children held so far; with CUDA the most that torch allocated there."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        return int(torch.cuda.max_memory_allocated())
-    own = 0
-    with contextlib.suppress(ImportError):  # Windows has no such module
-        import resource
-
-        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return int(own + sum(_peak_of(child) for child in _children()))
-
-
-def _children(process: str = "self") -> Iterator[str]:
-    """Ids of all living descendants, where the system lists them under /proc."""
-    for listing in Path(f"/proc/{process}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            for child in listing.read_text().split():
-                yield child
-                yield from _children(child)
-
-
-def _peak_of(process: str) -> int:
-    """The high-water mark of a living process."""
-    with contextlib.suppress(OSError):
-        match = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
-        if match:
-            return int(match.group(1)) * 1024
-    return 0

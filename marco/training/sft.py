@@ -33,7 +33,7 @@ from marco.engines.chat import HFChatTokenizer, load_tokenizer, tokenizer_folder
 from marco.engines.models import SMALL, Model, Progress, catalogue, resolve
 from marco.errors import InvalidOption, OutOfMemory, UserMistake
 from marco.evaluation.records import write_json
-from marco.evaluation.runner import peak_memory_bytes
+from marco.provenance import peak_memory_bytes
 from marco.training import card, memory, require
 from marco.training.data import TRAIN, VALIDATION, load
 from marco.training.examples import Example, example_of
