@@ -31,6 +31,9 @@ let view = { x: 0, y: 0, k: 1 };
 let chosen = false;      // a person has panned or zoomed: the view is theirs
 let focused = "root";
 let narrow = false;
+let room;                // of the stage, kept by an observer: asking it while drawing would lay out the page at once
+const measure = () => (room = { width: stage.clientWidth, height: stage.clientHeight });
+measure();
 
 const make = (tag, attributes, parent) => {
   const made = document.createElementNS(NS, tag);
@@ -38,6 +41,8 @@ const make = (tag, attributes, parent) => {
   if (parent) parent.append(made);
   return made;
 };
+// In an SVG whatever is set is laid out anew, also where it says the same.
+const put = (dom, name, value) => dom.getAttribute(name) !== value && dom.setAttribute(name, value);
 const word = (name) => (payload && payload.texts && payload.texts[name]) || name;
 
 // -- texts ----------------------------------------------------------------------------------------------
@@ -150,7 +155,7 @@ function sideways() {
 }
 
 function outline() {
-  const available = Math.max(240, stage.clientWidth - 16);
+  const available = Math.max(240, room.width - 16);
   let bottom = 8;
   for (const id of order) {
     const place = places.get(id);
@@ -233,7 +238,7 @@ function draw() {
   const nodes = payload ? payload.nodes : [];
   box.classList.toggle("is-empty", !nodes.length);
   box.classList.toggle("is-running", !!(payload && payload.running));
-  narrow = stage.clientWidth > 0 && stage.clientWidth < NARROW;
+  narrow = room.width > 0 && room.width < NARROW;
   box.classList.toggle("is-outline", narrow);
   if (payload && payload.search !== box.dataset.search) {
     box.dataset.search = payload.search;
@@ -268,20 +273,20 @@ function draw() {
       entry.group.setAttribute("aria-label", spoken(node));
       paint(entry.group, place);
     }
-    entry.group.setAttribute("aria-level", place.level);
-    entry.group.setAttribute("aria-selected", String(payload.selected === id));
-    if (place.children.length) entry.group.setAttribute("aria-expanded", "true");
-    else if (node.hidden || node.kind === "fold") entry.group.setAttribute("aria-expanded", "false");
+    put(entry.group, "aria-level", String(place.level));
+    put(entry.group, "aria-selected", String(payload.selected === id));
+    if (place.children.length) put(entry.group, "aria-expanded", "true");
+    else if (node.hidden || node.kind === "fold") put(entry.group, "aria-expanded", "false");
     else entry.group.removeAttribute("aria-expanded");
-    entry.group.setAttribute("tabindex", id === focused ? "0" : "-1");
-    entry.group.setAttribute("transform", `translate(${place.x.toFixed(1)},${place.y.toFixed(1)})`);
+    put(entry.group, "tabindex", id === focused ? "0" : "-1");
+    put(entry.group, "transform", `translate(${place.x.toFixed(1)},${place.y.toFixed(1)})`);
     // Moving a focused element would blur it: only new ones are put in.
     if (!entry.group.isConnected) nodeLayer.append(entry.group);
     if (node.parent !== null && places.has(node.parent)) {
       let path = edges.get(id);
       if (!path) edges.set(id, (path = make("path", { fill: "none" }, edgeLayer)));
-      path.setAttribute("class", "edge" + (node.best ? " is-best" : "") + (node.kind === "ghost" ? " is-ghost" : ""));
-      path.setAttribute("d", curve(places.get(node.parent), place));
+      put(path, "class", "edge" + (node.best ? " is-best" : "") + (node.kind === "ghost" ? " is-ghost" : ""));
+      put(path, "d", curve(places.get(node.parent), place));
     }
   }
   legend();
@@ -319,7 +324,7 @@ function bounds() {
 }
 
 function settle() {
-  if (!places.size || !stage.clientWidth) return;
+  if (!places.size || !room.width) return;
   if (narrow) {
     const { right, high } = bounds();
     svg.setAttribute("width", Math.max(right + 8, 100));
@@ -327,15 +332,15 @@ function settle() {
     scene.removeAttribute("transform");
     return;
   }
-  svg.setAttribute("width", stage.clientWidth);
-  svg.setAttribute("height", stage.clientHeight);
+  put(svg, "width", String(room.width));
+  put(svg, "height", String(room.height));
   if (!chosen) fit();
   else move();
 }
 
 function fit() {
   const { right, low, high } = bounds();
-  const pad = 18, width = stage.clientWidth, height = stage.clientHeight;
+  const pad = 18, width = room.width, height = room.height;
   const k = Math.min(1.15, (width - 2 * pad) / right, (height - 2 * pad) / (high - low));
   view.k = Math.max(SMALLEST, k);
   // What is too large to be read whole is shown from its root.
@@ -348,10 +353,10 @@ function fit() {
 }
 
 function move() {
-  scene.setAttribute("transform", `translate(${view.x.toFixed(1)},${view.y.toFixed(1)}) scale(${view.k.toFixed(3)})`);
+  put(scene, "transform", `translate(${view.x.toFixed(1)},${view.y.toFixed(1)}) scale(${view.k.toFixed(3)})`);
 }
 
-function zoom(factor, x = stage.clientWidth / 2, y = stage.clientHeight / 2) {
+function zoom(factor, x = room.width / 2, y = room.height / 2) {
   if (narrow) return;
   const k = Math.min(LARGEST, Math.max(SMALLEST / 3, view.k * factor));
   view.x = x - (x - view.x) * (k / view.k);
@@ -435,8 +440,8 @@ function reveal(place) {
   const pad = 24;
   const x = view.x + place.x * view.k, y = view.y + place.y * view.k;
   const right = x + place.w * view.k, low = y + place.h * view.k;
-  const dx = x < pad ? pad - x : right > stage.clientWidth - pad ? stage.clientWidth - pad - right : 0;
-  const dy = y < pad ? pad - y : low > stage.clientHeight - pad ? stage.clientHeight - pad - low : 0;
+  const dx = x < pad ? pad - x : right > room.width - pad ? room.width - pad - right : 0;
+  const dy = y < pad ? pad - y : low > room.height - pad ? room.height - pad - low : 0;
   if (!dx && !dy) return;
   view.x += dx;
   view.y += dy;
@@ -472,7 +477,8 @@ stage.addEventListener("keydown", (event) => {
 
 // Hidden tabs have no width: size when shown.
 new ResizeObserver(() => {
-  const now = stage.clientWidth > 0 && stage.clientWidth < NARROW;
+  measure();
+  const now = room.width > 0 && room.width < NARROW;
   if (now !== narrow) draw();
   else settle();
 }).observe(stage);
