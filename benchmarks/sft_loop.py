@@ -41,11 +41,12 @@ def run(given: argparse.Namespace) -> None:
     out = given.out
     out.mkdir(parents=True, exist_ok=True)
     questions = ("--data", given.questions, "--lang", given.lang)
+    engine = ("--engine", "local", "--slots", given.slots)
     if not (out / "data-demo" / "report.json").is_file():
         marco(out, "train", "data", given.demo, "--out", out / "data-demo", "--seed", given.seed)
     marco(
         out, "train", "synthesize", *questions, "--skip", given.problems, "--limit", given.synthesise,
-        "--model", given.model, "--rollouts", given.rollouts, "--max-tokens", given.max_tokens, "--repaired",
+        "--model", given.model, *engine, "--rollouts", given.rollouts, "--max-tokens", given.max_tokens, "--repaired",
         "--seed", given.seed, "--out", out / "traces",
     )  # fmt: skip
     if not (out / "data-own" / "report.json").is_file():
@@ -55,15 +56,16 @@ def run(given: argparse.Namespace) -> None:
         marco(
             out, "train", "sft", "--resume", "--model", given.model, "--data", out / f"data-{name}",
             "--out", out / f"run-{name}", "--method", given.method, "--max-length", given.max_length, *steps,
-            "--accumulate", given.accumulate, "--seed", given.seed,
+            "--accumulate", given.accumulate, "--evaluations", given.evaluations, "--samples", given.samples,
+            "--seed", given.seed,
         )  # fmt: skip
     for name in VARIANTS:
         adapter = () if name == "base" else ("--adapter", out / f"run-{name}" / "adapter")
         marco(
             out, "evaluate", "--task", "mgsm", *questions, "--limit", given.problems, "--strategy", "cot",
             "--strategy", "mcts", "--reflection", given.reflection, "--budget", given.budget,
-            "--max-tokens", given.max_tokens, "--model", given.model, "--engine", "local", *adapter,
-            "--slots", given.slots, "--keep-runs", "--out", out / f"eval-{name}",
+            "--max-tokens", given.max_tokens, "--model", given.model, *engine, *adapter,
+            "--keep-runs", "--without-questions", "--out", out / f"eval-{name}",
         )  # fmt: skip
     write_summary(out)
 
@@ -149,11 +151,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--steps", type=int, default=0, help="instead of epochs")
     parser.add_argument("--accumulate", type=int, default=8, help="forward passes a step")
+    parser.add_argument("--evaluations", type=int, default=10, help="of loss, in a whole run of SFT")
+    parser.add_argument("--samples", type=int, default=2, help="prompts that are answered at each evaluation")
     parser.add_argument("--max-length", type=int, default=2048)
     parser.add_argument("--max-tokens", type=int, default=512)
     parser.add_argument("--budget", type=int, default=2000, help="generated tokens a problem")
     parser.add_argument("--reflection", default="low-confidence")
-    parser.add_argument("--slots", type=int, default=8)
+    parser.add_argument("--slots", type=int, default=8, help="rollouts decoded together; 64 is fastest on a processor")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)
 

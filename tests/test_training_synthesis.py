@@ -51,9 +51,9 @@ def questions(tmp_path) -> Path:
 def make(tmp_path, questions):
     """Synthesise into a folder with a script; returns (searched, rows by question, traces)."""
 
-    def call(script, *, keep=None, limit=3, rollouts=6, folder="out", stop=None, watch=None):
+    def call(script, *, keep=None, limit=3, rollouts=6, folder="out", stop=None, watch=None, workers=1):
         task = open_task("mgsm", "en", questions)
-        engine = ScriptedEngine(script, slots=1)
+        engine = ScriptedEngine(script, slots=workers)
         (tmp_path / folder).mkdir(exist_ok=True)
         try:
             searched = synthesis.synthesise(
@@ -63,6 +63,7 @@ def make(tmp_path, questions):
                 options("marco", rollouts=rollouts, parallel=1),
                 keep or synthesis.Keep(),
                 tmp_path / folder,
+                workers=workers,
                 stop=stop,
                 **({"watch": watch} if watch else {}),
             )
@@ -197,6 +198,22 @@ def test_a_stopped_search_is_dropped_and_those_before_are_kept(make):
 
     _, rows, _ = make(mostly_right, stop=stop, watch=watch)
     assert len(rows) == 1
+
+
+def test_questions_searched_at_once_leave_the_traces_of_questions_in_turn(make):
+    _, one_by_one, _ = make(mostly_right)
+    searched, at_once, _ = make(mostly_right, workers=3, folder="at once")
+    assert searched == 3
+    assert {question: row["traces"] for question, row in at_once.items()} == {
+        question: row["traces"] for question, row in one_by_one.items()
+    }
+
+
+def test_an_engine_that_gives_up_at_one_of_several_questions_ends_them_all(make, tmp_path):
+    stop = threading.Event()
+    with pytest.raises(EngineError, match="Question"):
+        make(lambda prefix, seed: Fail("no power") if "two and two" in prefix else say("7"), workers=3, stop=stop)
+    assert stop.is_set()
 
 
 def test_an_engine_that_gives_up_is_told_with_the_question(make, tmp_path):

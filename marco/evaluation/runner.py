@@ -11,11 +11,12 @@ import datetime
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from marco.engines.base import Engine
 from marco.errors import EngineError, InvalidText, UserMistake
@@ -34,6 +35,9 @@ from marco.events import (
 )
 from marco.provenance import commit, machine, peak_memory_bytes
 from marco.tree import Tree
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -135,27 +139,35 @@ def run(
         return 0
     runner = _Runner(engine, folder, setup, folder / RUNS if keep_runs else None)
     done = len(work) - len(left)
-    waiting = iter(left)
-    with contextlib.closing(RowWriter(folder)) as writer, ThreadPoolExecutor(workers, "marco-evaluate") as pool:
-        try:
-            under_way = {pool.submit(runner.search, job) for job in _take(waiting, workers)}
-            while under_way:
-                finished, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    row = future.result()
-                    if row is not None:
-                        writer.append(row if keep_questions else {**row, "question": "", "reference": ""})
-                        done += 1
-                        watch(done, len(work))
-                under_way |= {pool.submit(runner.search, job) for job in _take(waiting, len(finished))}
-        except BaseException:
-            runner.halt()
-            raise
+    made = several_at_once(runner.search, left, workers, runner.halt)
+    with contextlib.closing(RowWriter(folder)) as writer, contextlib.closing(made):
+        for row in made:
+            if row is not None:
+                writer.append(row if keep_questions else {**row, "question": "", "reference": ""})
+                done += 1
+                watch(done, len(work))
     return len(left)
 
 
-def _take(waiting: Iterator[Job], count: int) -> list[Job]:
-    return [job for _, job in zip(range(count), waiting, strict=False)]
+def several_at_once(
+    do: Callable[[T], R], work: Iterable[T], workers: int, halt: Callable[[], object]
+) -> Generator[R, None, None]:
+    """What `do` makes of each, in the order in which they are done, `workers` at a time.
+
+    Where one fails, or whoever asked turns away, `halt` is called: it has to end those under way.
+    """
+    waiting = iter(work)
+    with ThreadPoolExecutor(workers, "marco-at-once") as pool:
+        try:
+            under_way = {pool.submit(do, one) for one in islice(waiting, workers)}
+            while under_way:
+                finished, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    yield future.result()
+                under_way |= {pool.submit(do, one) for one in islice(waiting, len(finished))}
+        except BaseException:
+            halt()
+            raise
 
 
 class _Runner:

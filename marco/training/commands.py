@@ -170,7 +170,8 @@ def synthesize(
     max_tokens: MaxTokens = None,
     budget: Tokens = None,
     seed: Seed = None,
-    parallel: Annotated[int | None, typer.Option(min=1, help="Rollouts under way at once.")] = None,
+    parallel: Annotated[int | None, typer.Option(min=1, help="Rollouts of a question under way at once.")] = None,
+    slots: Annotated[int | None, typer.Option(min=1, help="Rollouts that the engine decodes together.")] = None,
     each: Annotated[int, typer.Option(min=1, help="Traces kept of a question, and as many repaired ones.")] = 2,
     repaired: Annotated[
         bool, typer.Option("--repaired", help="Reflect, and keep what that repaired, with the reflection in it.")
@@ -205,7 +206,7 @@ def synthesize(
         raise UserMistake(f"No question is left after the first {skip}.")
     if all(problem.reference is None and problem.row is None for problem in problems):
         raise UserMistake("These questions have no known answers, so nothing tells a right trace from a wrong one.")
-    config = model_config(model, engine, base_url, quantize, adapter)
+    config = model_config(model, engine, base_url, quantize, adapter, slots)
     stop = threading.Event()
     with records.locked(out):
         if (out / records.ROWS).exists():
@@ -219,14 +220,16 @@ def synthesize(
                 if bar.disable:
                     typer.echo(f"{done} of {total} questions, {kept} traces", err=True)
 
+            each_at_once = parallel_for(ready, parallel)
             try:
                 synthesis.synthesise(
                     ready,
                     one,
                     problems,
-                    with_parallel(chosen, parallel_for(ready, parallel)),
+                    with_parallel(chosen, each_at_once),
                     keep,
                     out,
+                    workers=max(1, ready.info.slots // each_at_once),
                     setup=setup,
                     stop=stop,
                     watch=watch,

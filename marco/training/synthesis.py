@@ -25,7 +25,7 @@ from marco.config import Options
 from marco.engines.base import Engine
 from marco.errors import EngineError, InvalidOption, InvalidText
 from marco.evaluation.records import ROWS, VERSION, Row, RowWriter, read_rows, row_key, write_json
-from marco.evaluation.runner import check_model
+from marco.evaluation.runner import check_model, several_at_once
 from marco.evaluation.tasks import SOLVED, Problem, Task
 from marco.events import RolloutFinished
 from marco.reflection import SENTENCE
@@ -86,14 +86,16 @@ def synthesise(
     keep: Keep,
     folder: Path,
     *,
+    workers: int = 1,
     setup: Mapping[str, Any] | None = None,
     stop: threading.Event | None = None,
     watch: Watch = lambda done, total, kept: None,
 ) -> int:
-    """Search what is not on record; returns the number of questions searched. The caller holds the folder's lock.
+    """Search what is not on record, `workers` questions at a time; returns the number of questions searched. The
+    caller holds the folder's lock.
 
     Raises `UserMistake` where the record is of another model, `EngineError` where the engine gave up. Once `stop` is
-    set the search under way is dropped.
+    set the searches under way are dropped.
     """
     options = keep.options(options)
     generation = generation_of(task, options, keep)
@@ -109,11 +111,11 @@ def synthesise(
     stop = stop or threading.Event()
     done = 0
     # Made before the first search, so that a folder that can't be written to is told at once.
-    with closing(RowWriter(folder)) as writer:
-        for problem in left:
-            row = _search(engine, task, problem, options, keep, stop)
+    made = several_at_once(lambda problem: _search(engine, task, problem, options, keep, stop), left, workers, stop.set)
+    with closing(RowWriter(folder)) as writer, closing(made):
+        for row in made:
             if row is None:
-                break
+                continue
             writer.append({**row, "generation": generation, "setup": dict(setup or {})})
             done += 1
             kept += len(row["traces"])
@@ -124,6 +126,8 @@ def synthesise(
 def _search(
     engine: Engine, task: Task, problem: Problem, options: Options, keep: Keep, stop: threading.Event
 ) -> dict[str, Any] | None:
+    if stop.is_set():
+        return None
     refused = ""
     solution: Solution | None = None
     try:
