@@ -22,6 +22,7 @@ import itertools
 import math
 import re
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,7 +106,7 @@ STANDARD: Mapping[str, Strategy] = {
 assert set(STANDARD) == set(STRATEGIES)
 
 
-class Task:
+class Task(ABC):
     """Problems in one language. Subclasses override what differs; `score` runs after the search is over."""
 
     name: str = ""
@@ -114,13 +115,13 @@ class Task:
     """What its answers look like: known from the task, as a person who asks would know it."""
     strategies: Mapping[str, Strategy] = STANDARD
 
+    @abstractmethod
     def load(self) -> Sequence[Problem]:
         """All problems. Raises `UserMistake`, naming the line, where the data is not as it should be."""
-        raise NotImplementedError
 
+    @abstractmethod
     def score(self, answer: str | None, problem: Problem) -> float:
         """How good the answer is, 0 to 1; None is no answer."""
-        raise NotImplementedError
 
     def stream(
         self,
