@@ -1,21 +1,29 @@
 """Searches on a ZeroGPU Space, where a GPU is lent to one decorated function for a stated time; inert elsewhere.
 
-There the function runs in a process of its own: what goes in (options and texts) and what comes out (events) is plain
-data, and the model is opened inside. Stopping is closing the stream; taking part in a running search is not possible.
+There the function runs in a process of its own: what goes in and what comes out (events) is sent between processes,
+and the model is opened inside. Stopping is closing the stream. A search can't be steered while it runs there: it is
+stopped, or ends, and goes on from its run file.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from marco.config import ModelConfig, Options
-from marco.events import Event
+from marco.engines.base import Engine
+from marco.events import Event, SearchEnded
 from marco.prompts import Message
 from marco.solver import Solver
+from marco.tree import Tree
+
+Work = Callable[[Engine], Iterable[Event]]
+"""A search that waits for its engine."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,52 +53,82 @@ def seconds_for(options: Mapping[str, Any]) -> int:
     return max(1, round(min(longest)))
 
 
-def on_gpu(duration: Callable[P, int]) -> Callable[[Callable[P, Iterator[T]]], Callable[P, Iterator[T]]]:
+def on_gpu(
+    duration: Callable[P, int],
+) -> Callable[[Callable[P, Iterator[T]]], Callable[P, Generator[T, None, None]]]:
     """Decorates a generator: on a ZeroGPU Space it runs where the GPU is, for `duration` of its arguments."""
 
-    def decorate(generator: Callable[P, Iterator[T]]) -> Callable[P, Iterator[T]]:
+    def decorate(generator: Callable[P, Iterator[T]]) -> Callable[P, Generator[T, None, None]]:
         if active():
             import spaces
 
             return spaces.GPU(duration=duration)(generator)  # type: ignore[no-any-return]
 
         @wraps(generator)
-        def plain(*args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
-            return generator(*args, **kwargs)
+        def plain(*args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
+            yield from generator(*args, **kwargs)
 
         return plain
 
     return decorate
 
 
-def _duration(
-    config: Mapping[str, Any],  # noqa: ARG001
-    options: Mapping[str, Any],
-    question: str,  # noqa: ARG001
-    history: Sequence[Message] = (),  # noqa: ARG001
-    runs: str | None = None,  # noqa: ARG001
-) -> int:
-    return seconds_for(options)
+@on_gpu(lambda model, work, options: seconds_for(options))
+def borrow(model: str | None, work: Work, options: Mapping[str, Any]) -> Iterator[Event]:  # noqa: ARG001
+    """`work` on the engine of the process that has the GPU. Everything that goes in must be fit to be sent there:
+    `work` a function of a module, or a `partial` of one; `options` from `Options.to_dict()`."""
+    yield from work(_engine(model))
 
 
-@on_gpu(_duration)
-def search(
-    config: Mapping[str, Any],
-    options: Mapping[str, Any],
+def lent(model: str | None, work: Work, options: Options, stop: threading.Event) -> Iterator[Event]:
+    """The events of `work`, done where the GPU is. An event can't be sent there: once `stop` is set the stream is
+    closed, and the end that the search had no time to tell is told here."""
+    tree = Tree()
+    began = time.monotonic()
+    events = borrow(model, work, options.to_dict())
+    ended = False
+    try:
+        for event in events:
+            tree.apply(event)
+            ended = isinstance(event, SearchEnded)
+            yield event
+            if stop.is_set() and not ended:
+                break
+    finally:
+        events.close()
+    if not ended:
+        tokens = {"generated": tree.generated}
+        yield SearchEnded(
+            stopped_by="user",
+            seconds=round(time.monotonic() - began, 3),
+            tokens=tokens,
+            rollouts=len(tree.rollouts),
+            nodes=len(tree),
+        )
+
+
+def solve(
+    engine: Engine,
+    *,
+    options: Options,
     question: str,
+    runs: Path | None = None,
     history: Sequence[Message] = (),
-    runs: str | None = None,
+    language: str | None = None,
+    system: str | None = None,
 ) -> Iterator[Event]:
-    """A whole search as a stream of events: `config` as `ModelConfig` takes it, `options` from `Options.to_dict()`."""
-    solver = Solver(
-        _engine(tuple(sorted(config.items()))), Options.from_dict(options), runs=Path(runs) if runs else None
-    )
-    yield from solver.stream(question, history=history)
+    """Work to lend a GPU for: a question."""
+    return Solver(engine, options, runs=runs, language=language, system=system).stream(question, history=history)
+
+
+def resume(engine: Engine, *, run: Path, runs: Path | None = None, **how: Any) -> Iterator[Event]:
+    """Work to lend a GPU for: going on with a run, `how` as `Solver.resume` takes it."""
+    return Solver(engine, runs=runs).resume(run, **how)
 
 
 @cache
-def _engine(config: tuple[tuple[str, Any], ...]) -> Any:
+def _engine(model: str | None) -> Engine:
     """The engine of this process; a process that is used again has it already."""
     from marco.engines import open_engine
 
-    return open_engine(ModelConfig(**dict(config)))
+    return open_engine(ModelConfig(model=model))

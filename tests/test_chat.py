@@ -199,18 +199,14 @@ def test_a_damaged_gguf_is_refused_and_nothing_is_kept(tmp_path: Path, monkeypat
     assert not list((tmp_path / "cache").glob("tokenizers/*"))
 
 
-def test_the_small_models_tokenizer_comes_from_its_file(small_model):
-    chat = load_tokenizer(small_model)
+def test_the_small_models_tokenizer_comes_from_its_file_and_is_read_from_it_once(small_model):
+    load_tokenizer(small_model)
+    said: list[str] = []
+    chat = load_tokenizer(small_model, progress=lambda done, total, what: said.append(what))
+    assert said == []
     assert chat.decode(chat.encode(EMOJI))[0] == EMOJI
     ids = chat.chat_ids([{"role": "user", "content": "<|im_end|> 你好"}], prefill="<Thought>")
     text = chat.decode(ids)[0]
     assert text.startswith("system\nYou are Qwen")
     assert text.endswith("user\n<|im_end|> 你好\nassistant\n<Thought>")
     assert chat.end_ids == {151645, 151643}
-
-
-def test_the_small_models_tokenizer_is_read_from_the_file_once(small_model, monkeypatch):
-    load_tokenizer(small_model)
-    said: list[str] = []
-    load_tokenizer(small_model, progress=lambda done, total, what: said.append(what))
-    assert said == []

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import inspect
 import json
+import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,7 +22,8 @@ from marco.cli import app
 from marco.config import options
 from marco.engines.scripted import ScriptedEngine
 from marco.errors import InvalidOption, ModelUnavailable, UserMistake
-from marco.events import SearchEnded
+from marco.events import RolloutFinished, SearchEnded
+from marco.solver import Solution
 
 ALSO = {
     "emoji",
@@ -223,11 +227,40 @@ def test_on_such_a_space_the_generator_is_decorated_with_its_duration(monkeypatc
     assert asked == [30]
 
 
-def test_a_whole_search_is_plain_data_in_and_events_out(monkeypatch, tmp_path):
+@pytest.fixture
+def lent_engine(monkeypatch):
     engine = ScriptedEngine(lambda prefix, seed: "<Output>The answer is 3.</Output>")
-    monkeypatch.setattr(zerogpu, "_engine", lambda config: engine)
-    chosen = json.loads(json.dumps(options("marco", rollouts=2).to_dict()))
-    events = list(zerogpu.search({"model": None}, chosen, "How many?", (), str(tmp_path)))
-    assert isinstance(events[-1], SearchEnded)
-    assert len(list(tmp_path.glob("*.jsonl"))) == 1
+    monkeypatch.setattr(zerogpu, "_engine", lambda model: engine)
+    yield engine
     engine.close()
+
+
+def sent(work):
+    """As if it had gone to another process."""
+    return pickle.loads(pickle.dumps(work))
+
+
+def test_a_whole_search_goes_to_another_process_and_its_events_come_back(lent_engine, tmp_path):
+    chosen = options("marco", rollouts=2)
+    work = sent(partial(zerogpu.solve, options=chosen, question="How many?", runs=tmp_path, system="Be brief."))
+    events = list(zerogpu.lent("a model", work, chosen, threading.Event()))
+    assert isinstance(events[-1], SearchEnded)
+    assert events[-1].stopped_by == "rollouts"
+    assert sent(events) == events
+    (run,) = tmp_path.glob("*.jsonl")
+    more = sent(partial(zerogpu.resume, run=run, runs=tmp_path, rollouts=4, interventions=[("pin", "1.0", {})]))
+    again = list(zerogpu.lent("a model", more, chosen, threading.Event()))
+    assert Solution.of(again).rollouts == 4
+
+
+def test_a_search_that_is_stopped_there_is_closed_and_has_an_end(lent_engine):
+    chosen, stop = options("marco", rollouts=50), threading.Event()
+    found = []
+    for event in zerogpu.lent("a model", partial(zerogpu.solve, options=chosen, question="How?"), chosen, stop):
+        found.append(event)
+        if isinstance(event, RolloutFinished):
+            stop.set()
+    end = found[-1]
+    assert isinstance(end, SearchEnded)
+    assert (end.stopped_by, end.rollouts) == ("user", 1)
+    assert sum(isinstance(event, SearchEnded) for event in found) == 1

@@ -105,8 +105,8 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder) -> None:
             chosen = options(preset, **given)
             if zerogpu.active():
                 check_question(question)
-                config = {"model": engine.info.model}
-                return lambda: zerogpu.search(config, chosen.to_dict(), question, (), str(runs) if runs else None)
+                work = partial(zerogpu.solve, options=chosen, question=question, runs=runs)
+                return lambda: zerogpu.lent(engine.info.model, work, chosen, activity.stop)
             solver = Solver(engine, chosen, runs=runs)
             return partial(solver.stream, question, stop=activity.stop)
 
