@@ -47,7 +47,10 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(chromium) -> Iterator[Callable[..., Any]]:
-    """`open_page(url, **context options)`; at the end nothing may have gone wrong on any page opened."""
+    """`open_page(url, **context options)`; at the end nothing may have gone wrong on any page opened.
+
+    `expected="..."`: what a console error of this page may say.
+    """
     yield from _pages(chromium)
 
 
@@ -61,17 +64,18 @@ def _pages(chromium: Any) -> Iterator[Callable[..., Any]]:
     contexts = []
     complaints: list[str] = []
 
-    def open_(url: str, **options: Any) -> Any:
+    def open_(url: str, *, expected: str | None = None, **options: Any) -> Any:
+        def listen(message: Any) -> None:
+            if message.type == "error" and (expected is None or expected not in message.text):
+                complaints.append(f"console: {message.text}")
+
         options.setdefault("viewport", {"width": 1360, "height": 900})
         context = chromium.new_context(**options)
         context.set_default_timeout(60_000)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(f"page error: {error}"))
-        page.on(
-            "console",
-            lambda message: complaints.append(f"console: {message.text}") if message.type == "error" else None,
-        )
+        page.on("console", listen)
         page.on("request", lambda request: _check_host(request.url, complaints))
         page.goto(url)
         # The settings of the address are in place by then.
@@ -119,7 +123,10 @@ class Apps:
 
         Other arguments are for `build_app`.
         """
+        from starlette.middleware import Middleware
+
         from ui import LAUNCH, build_app
+        from ui.gate import Gate, Limits
         from ui.model_loader import ModelLoader, Progress
 
         def opener(progress: Progress) -> Any:
@@ -134,7 +141,17 @@ class Apps:
         loader = ModelLoader(opener)
         app = build_app(loader, runs=runs, **arguments)
         loader.start()
-        _, url, _ = app.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **LAUNCH)
+        gate = Middleware(
+            Gate,  # type: ignore[arg-type]
+            limits=Limits(),
+            waiting=lambda: len(app._queue),
+            room=app._queue.max_size,
+            stopping=lambda: False,
+            refused=lambda why: None,
+        )
+        _, url, _ = app.launch(
+            server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, app_kwargs={"middleware": [gate]}, **LAUNCH
+        )
         self._closing.append(lambda: (loader.close(), app.close(verbose=False)))
         return Served(url, engine, loader, runs)
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 from browser import Apps, Served, until
 from playwright.sync_api import Page, expect
+from test_accessibility import findings
 from thinking import bolts, rollout, started
 
 from marco.config import options
@@ -427,6 +428,40 @@ def test_two_people_have_two_searches(slow, open_page):
     expect(first.locator("#reason-status")).to_contain_text("Thinking")
     first.locator("#reason-stop").click()
     expect(first.locator("#reason-run")).to_be_enabled()
+
+
+@pytest.fixture(scope="module")
+def busy(apps, open_page_once) -> Iterator[tuple[Served, Page]]:
+    """An app that thinks about one question at a time and lets one person wait; and the page that it thinks for."""
+    app = apps.start(ScriptedEngine(ponder, seconds_per_token=0.1), seats=1, room=1)
+    page = open_page_once(f"{app.url}?rollouts=64")
+    ask(page)
+    expect(page.locator("#reason-tree .kind-ghost").first).to_be_visible()
+    yield app, page
+
+
+def test_who_waits_sees_their_place_who_finds_no_room_keeps_their_question_and_the_next_is_served(busy, open_page):
+    app, first = busy
+    second = open_page(f"{app.url}?rollouts=64")
+    third = open_page(app.url, expected="503", locale="zh-CN")
+    ask(second, "Second in the queue?")
+    status = second.locator("#reason-status")
+    expect(status.locator(".place")).to_be_visible()
+    expect(status.locator(".place")).to_have_text("You are in the queue: number 1 of 1.")
+    assert findings(second) == []
+
+    ask(third, "请问还有位置吗？")
+    expect(third.locator("#reason-status .is-error")).to_be_visible()
+    expect(third.locator("#reason-status .is-error")).to_have_text(re.compile("您写的内容都还在"))
+    expect(third.locator("#reason-question textarea")).to_have_value("请问还有位置吗？")
+    expect(third.locator("#reason-run")).to_be_enabled()
+
+    first.locator("#reason-stop").click()
+    expect(status).to_contain_text("Thinking")
+    expect(status.locator(".place")).to_have_count(0)
+    expect(second.locator("#reason-tree .kind-ghost").first).to_be_visible()
+    second.locator("#reason-stop").click()
+    expect(second.locator("#reason-run")).to_be_enabled()
 
 
 def test_the_page_speaks_chinese_to_a_chinese_browser(app, open_page):

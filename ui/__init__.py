@@ -84,6 +84,11 @@ def _theme() -> gr.themes.Base:
     )
 
 
+SEATS = 8
+"""Searches of one kind at a time."""
+ROOM = 128
+"""People who may wait for a seat."""
+
 LAUNCH: dict[str, Any] = {
     "theme": _theme(),
     "css": (_HERE / "page.css").read_text(encoding="utf-8") + TREE_CSS,
@@ -130,12 +135,15 @@ def build_app(
     records: Path | None = None,
     switch: Callable[[ModelConfig], Opener] | None = None,
     activities: Activities | None = None,
+    seats: int = SEATS,
+    room: int = ROOM,
 ) -> gr.Blocks:
     """The whole page over one model.
 
     `runs` is the folder for run files (None for none); on a `shared` server each visitor sees only their own, and
     nobody changes the model. `records` is the folder of evaluations (None: the usual one). `switch` opens the model
-    that a person names on the page. `activities` are for whoever wants to end all searches from outside.
+    that a person names on the page. `activities` are for whoever wants to end all searches from outside. `seats`
+    searches of one kind run at a time; `room` people may wait.
     """
     activities = activities or Activities()
 
@@ -184,7 +192,7 @@ def build_app(
         app.load(opened, secret, [secret, masthead, model, mode, strategies, *settings.components], **QUIET)
         pulse.tick(beat, None, [model, pulse], **QUIET)
         app.unload(left)
-    app.queue(api_open=False, max_size=128, default_concurrency_limit=8)
+    app.queue(api_open=False, max_size=room, default_concurrency_limit=seats)
     return cast(gr.Blocks, app)
 
 

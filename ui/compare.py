@@ -16,13 +16,13 @@ from marco.solver import Solver
 from ui import render
 from ui.markup import Element, el
 from ui.model_loader import ModelLoader
-from ui.panel import panel
+from ui.panel import panel, status_panel
 from ui.reason import EXAMPLES, Folder
 from ui.render import View
 from ui.session import Activities, Activity, watch
 from ui.settings import choices
 from ui.texts import LABELS, speaker
-from ui.waiting import QUIET, wait_for_model, wait_message
+from ui.waiting import QUIET, tell_refusal, wait_for_model, wait_message
 
 TAB = "compare"
 
@@ -62,7 +62,7 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
         tokens = gr.Slider(
             100, 20_000, value=2000, step=100, label=LABELS("compare_tokens"), scale=2, elem_id="compare-tokens"
         )
-    status = panel(elem_id="compare-status", elem_classes="status-box")
+    status = status_panel("compare-status")
     result = panel(elem_id="compare-result")
     gr.Examples(
         [[text] for text in EXAMPLES],
@@ -127,8 +127,8 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
         "show_progress_on": [status],
         "api_visibility": "private",
     }
-    run.click(compare, **started)
-    question.submit(compare, **started)
+    for event in (run.click(compare, **started), question.submit(compare, **started)):
+        tell_refusal(event, status)
 
     def end(request: gr.Request) -> None:
         activities.stop(str(request.session_hash), TAB)

@@ -141,7 +141,7 @@ def build(activities: Activities, folder: Folder, secret: Any, asking: SearchPan
     for field in (word, since, model):
         field.change(rows, found_in, [listing, titles], trigger_mode="always_last", **QUIET)
     tab.select(rows, found_in, [listing, titles], **QUIET)
-    continue_.click(go_on, None, [tabs, *asking.outputs], **asking.streaming())
+    asking.search_on(continue_.click, go_on, None, [tabs, *asking.outputs])
 
 
 RESUMED = 4

@@ -20,11 +20,11 @@ from marco.translation import language, lines_of, reading, row_of, to_csv, trans
 from ui import render
 from ui.markup import Element, el
 from ui.model_loader import ModelLoader
-from ui.panel import panel
+from ui.panel import panel, status_panel
 from ui.reason import Folder
 from ui.session import Activities, Activity, watch
 from ui.texts import LABELS, speaker
-from ui.waiting import QUIET, wait_for_model, wait_message
+from ui.waiting import QUIET, tell_refusal, wait_for_model, wait_message
 
 TAB = "translate-lines"
 
@@ -54,7 +54,7 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
                 )
                 run = gr.Button(LABELS("lines_run"), variant="primary", elem_id="translate-lines-run")
                 stop = gr.Button(LABELS("stop"), variant="stop", interactive=False, elem_id="translate-lines-stop")
-        status = panel(elem_id="translate-lines-status", elem_classes="status-box")
+        status = status_panel("translate-lines-status")
         table = panel(elem_id="translate-lines-table")
         download = gr.DownloadButton(_label("lines_download"), visible=False, elem_id="translate-lines-csv")
 
@@ -132,7 +132,7 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
         "show_progress_on": [status],
         "api_visibility": "private",
     }
-    run.click(translate_each, [secret, lines, *how], **started)
+    tell_refusal(run.click(translate_each, [secret, lines, *how], **started), status)
     upload.upload(read_file, upload, [lines, status], **QUIET)
 
     def end(request: gr.Request) -> None:

@@ -5,24 +5,34 @@ Event `act` tells that one of its buttons (`data-act`) was pressed: `action`, `n
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from ui.markup import Element, packed
+from ui.texts import LANGUAGES, texts
 
-_SCRIPT = (Path(__file__).parent / "panel.js").read_text(encoding="utf-8")
+_HERE = Path(__file__).parent
+_SCRIPT = (_HERE / "panel.js").read_text(encoding="utf-8")
+_PLACE = (_HERE / "queue_place.js").read_text(encoding="utf-8")
 
 
-def panel(value: Element | None = None, **arguments: Any) -> gr.HTML:
+def panel(value: Element | None = None, *, script: str = _SCRIPT, **arguments: Any) -> gr.HTML:
     """`value`: an element, or None for nothing."""
     made = gr.HTML(
         value=packed(value),
         html_template='<div class="panel"></div>',
-        js_on_load=_SCRIPT,
+        js_on_load=script,
         apply_default_css=False,
         **arguments,
     )
     setattr(made, "postprocess", packed)  # noqa: B010
     return made
+
+
+def status_panel(elem_id: str) -> gr.HTML:
+    """The line that says how a search goes, and a person's place in the queue before it has begun."""
+    words = json.dumps({language: texts(language)("queue_place") for language in LANGUAGES})
+    return panel(script=f"{_SCRIPT}\nconst WORDS = {words};\n{_PLACE}", elem_id=elem_id, elem_classes="status-box")

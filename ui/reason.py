@@ -95,9 +95,10 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
         yield from play(request, secret, question, values, earlier)
 
     inputs = [secret, question, *settings.components]
-    run.click(ask, inputs, pane.outputs, **pane.streaming())
-    question.submit(ask, inputs, pane.outputs, **pane.streaming())
-    follow_up.submit(follow, [secret, follow_up, *settings.components], [follow_up, *pane.outputs], **pane.streaming())
+    pane.search_on(run.click, ask, inputs, pane.outputs)
+    pane.search_on(question.submit, ask, inputs, pane.outputs)
+    follow_inputs = [secret, follow_up, *settings.components]
+    pane.search_on(follow_up.submit, follow, follow_inputs, [follow_up, *pane.outputs])
     return settings, pane
 
 

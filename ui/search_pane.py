@@ -24,11 +24,11 @@ from marco.solver import Solver
 from ui import charts, render
 from ui.markup import Element, el
 from ui.model_loader import ModelLoader
-from ui.panel import panel
+from ui.panel import panel, status_panel
 from ui.session import Activities, Activity, watch
 from ui.texts import LABELS, language_of, speaker, texts, tree_words
 from ui.tree_view import tree_view
-from ui.waiting import QUIET, wait_for_model, wait_message
+from ui.waiting import QUIET, tell_refusal, wait_for_model, wait_message
 
 log = logging.getLogger("marco.ui")
 
@@ -93,7 +93,7 @@ class SearchPane:
         self.more: gr.Button | None = None
         self._answer = answer
         self._task_of = task_of
-        self.status = panel(elem_id=f"{tab}-status", elem_classes="status-box")
+        self.status = status_panel(f"{tab}-status")
         with gr.Column(visible=False, elem_id=f"{tab}-results", elem_classes="results") as self.results:
             with gr.Column(elem_classes="card answer-card"):
                 self.answer = panel(elem_id=answer_id or f"{tab}-answer")
@@ -148,25 +148,31 @@ class SearchPane:
 
     def _wire(self) -> None:
         assert self.stop is not None and self.more is not None
-        streaming = self.streaming()
-        self.node.act(self._act, None, self.outputs, **streaming)
-        self._go.click(self._edit, self._editor[1], self.outputs, **streaming)
+        self.search_on(self.node.act, self._act, None, self.outputs)
+        self.search_on(self._go.click, self._edit, self._editor[1], self.outputs)
         self._cancel.click(lambda: gr.update(visible=False), None, self._editor[0], **QUIET)
-        self.more.click(self._give_more, self._amount, self.outputs, **streaming)
+        self.search_on(self.more.click, self._give_more, self._amount, self.outputs)
 
         def end(request: gr.Request) -> None:
             self.activities.stop(str(request.session_hash), self.tab)
 
         self.stop.click(end, None, None, **QUIET)
 
-    def streaming(self) -> dict[str, Any]:
-        """Arguments of an event that runs a search: its place in the queue shows in the status."""
-        return {
-            "show_progress": "minimal",
-            "show_progress_on": [self.status],
-            "api_visibility": "private",
-            "trigger_mode": "multiple",
-        }
+    def search_on(self, listen: Callable[..., Any], search: Callable[..., Any], inputs: Any, outputs: Any) -> None:
+        """Run `search` on an event, `listen` being its listener: `button.click`.
+
+        The status shows its place in the queue, and that the server would not take it.
+        """
+        event = listen(
+            search,
+            inputs,
+            outputs,
+            show_progress="minimal",
+            show_progress_on=[self.status],
+            api_visibility="private",
+            trigger_mode="multiple",
+        )
+        tell_refusal(event, self.status)
 
     # -- running -------------------------------------------------------------------------------------------------
 

@@ -86,6 +86,11 @@ TEXTS: dict[str, tuple[str, str]] = {
     "phase_searching": ("Thinking", "思考中"),
     "phase_loading": ("Loading", "加载中"),
     "phase_queued": ("Waiting in the queue", "排队中"),
+    "queue_place": ("You are in the queue: number {n} of {all}.", "排队中：第 {n} 位，共 {all} 位。"),
+    "refused": (
+        "The server has its hands full right now. Nothing that you wrote is lost: please try again in a minute.",
+        "服务器现在忙不过来。您写的内容都还在，请过一分钟再试。",
+    ),
     "phase_stopping": ("Stopping", "正在停止"),
     "ended_done": ("Done: every line was explored", "完成：所有思路都已探索"),
     "ended_rollouts": ("Done", "完成"),
@@ -279,6 +284,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "translate": ("Translate", "翻译"),
     "translation": ("Translation", "译文"),
     "translation_so_far": ("Best translation so far", "目前的最佳译文"),
+    "translation_chosen": ("Translation, chosen by you", "译文（由您选定）"),
+    "use_this": ("Use this one", "用这个"),
     "translation_pending": (
         "The translation shows here as soon as a thought is finished.",
         "第一条思路完成后，译文会显示在这里。",

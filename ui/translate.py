@@ -155,8 +155,8 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
 
     inputs = [secret, text, to, mode, source, glossary]
     outputs = [*pane.outputs, beside]
-    run.click(ask, inputs, outputs, **pane.streaming())
-    text.submit(ask, inputs, outputs, **pane.streaming())
+    pane.search_on(run.click, ask, inputs, outputs)
+    pane.search_on(text.submit, ask, inputs, outputs)
     pane.answer.act(ask_beside, None, beside, show_progress="hidden", api_visibility="private")
     return mode
 

@@ -7,12 +7,22 @@ from typing import Any
 
 import gradio as gr
 
+from ui.markup import Element, el
 from ui.model_loader import ModelLoader
 from ui.session import Activity
 from ui.texts import speaker
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """Arguments of an event that is answered at once, beside the queue."""
+
+
+def tell_refusal(search: Any, status: gr.HTML) -> None:
+    """Say beside the question that the server would not take the event `search`; the question stays in its box."""
+
+    def refused(request: gr.Request) -> Element:
+        return el("div", el("span", class_="dot"), el("span", speaker(request)("refused")), class_="status is-error")
+
+    search.failure(refused, None, status, **QUIET)
 
 
 def wait_for_model(loader: ModelLoader, activity: Activity) -> Iterator[None]:
