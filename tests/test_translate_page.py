@@ -86,6 +86,25 @@ def test_other_ways_to_say_it_are_listed_with_how_alike_they_are(opened):
     expect(other.locator("li").first).to_contain_text(re.compile(r"These shoes are .+ \d+%"))
 
 
+def test_another_way_to_say_it_is_put_in_place_of_the_translation_and_back_again(opened):
+    result = opened.locator("#translate-result")
+    translation = result.locator(".translation")
+    before = translation.inner_text()
+    other = result.locator("details", has_text="Other ways to say it")
+    if other.get_attribute("open") is None:
+        other.locator("summary").click()
+    words = other.locator("li button").first.inner_text()
+    other.locator("li button").first.click()
+    expect(translation).to_have_text(words)
+    expect(result).to_contain_text("chosen by you")
+    expect(other.locator("li button", has_text=words)).to_have_count(0)
+    # The search's own is now one of the others, the first of them.
+    other.locator("li button").first.click()
+    expect(result).not_to_contain_text("chosen by you")
+    expect(translation).to_have_text(before)
+    expect(translation.locator("mark")).to_have_count(2)
+
+
 def test_the_tree_and_the_thoughts_show_on_request(opened):
     expect(opened.locator("#translate-tree")).not_to_be_visible()
     opened.get_by_role("button", name="How it was found").click()
@@ -99,6 +118,10 @@ def test_another_register_the_way_back_and_a_direct_translation_are_written_besi
     beside = opened.locator("#translate-beside")
     opened.get_by_role("button", name="Say it playfully").click()
     expect(beside.locator(".asked")).to_have_text("My feet are in heaven 👟")
+    beside.get_by_role("button", name="Use this one").click()
+    expect(opened.locator("#translate-result .translation")).to_have_text("My feet are in heaven 👟")
+    opened.locator("#translate-result details", has_text="Other ways to say it").locator("li button").first.click()
+    expect(opened.locator("#translate-result")).not_to_contain_text("chosen by you")
     opened.get_by_role("button", name="Translate it back").click()
     expect(beside.locator(".card").first).to_contain_text("踩屎感")
     expect(beside.locator(".asked")).to_have_text("Good morning to you! 👟")
@@ -115,6 +138,13 @@ def test_the_translation_is_copied_without_the_numbers_of_its_marks(app, open_pa
     page.locator("#translate-result").get_by_role("button", name="Copy").first.click()
     copied = until(lambda: page.evaluate("navigator.clipboard.readText()"))
     assert re.fullmatch(r"These shoes are [a-z ]+, they are unreal 👟", copied)
+    page.locator("#translate-result summary", has_text="Other ways to say it").click()
+    other = page.locator("#translate-result .alternatives button").first
+    words = other.inner_text()
+    other.click()
+    expect(page.locator("#translate-result .translation")).to_have_text(words)
+    page.locator("#translate-result").get_by_role("button", name="Copy").first.click()
+    assert until(lambda: page.evaluate("navigator.clipboard.readText()") == words)
 
 
 def test_many_lines_become_a_table_to_download(opened, tmp_path):

@@ -63,6 +63,8 @@ class Activity:
     charts_open: bool = False
     selected: str | None = None
     unfolded: set[str] = field(default_factory=set)
+    chosen: str = ""
+    """What a person put in place of the search's own result."""
     running: bool = False
     fresh: bool = False
     """Something besides an event calls for a redraw."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -40,6 +41,7 @@ from ui.search_pane import SearchPane
 from ui.session import Activities, Activity
 from ui.settings import choices
 from ui.texts import LABELS, speaker
+from ui.waiting import QUIET
 
 TAB = "translate"
 BESIDE = "translate-beside"
@@ -138,6 +140,7 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
             return
         t = speaker(request)
         read = reading(activity.view.events)
+        read = replace(read, translation=activity.chosen or read.translation)
         yield beside_card(key, read, None, t)
         own = activities.begin(session, BESIDE)
         engine = loader.engine
@@ -151,13 +154,39 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
             yield el("p", str(error), class_="warning")
             return
         if not own.stop.is_set():
+            own.chosen = said
             yield beside_card(key, read, said, t)
+
+    def choose(event: gr.EventData, request: gr.Request) -> Any:
+        """Put one of the candidates in place of the translation."""
+        activity = activities.get(str(request.session_hash), TAB)
+        if activity is None or str(event.action) != "choose":
+            return gr.skip()
+        texts = [text for text, _ in candidates(reading(activity.view.events))]
+        number = str(event.of)
+        if not number.isdecimal() or int(number) >= len(texts):
+            return gr.skip()
+        return _put(activity, texts[int(number)], request)
+
+    def use(event: gr.EventData, request: gr.Request) -> Any:
+        """Put what was written beside the translation in its place."""
+        session = str(request.session_hash)
+        activity, own = activities.get(session, TAB), activities.get(session, BESIDE)
+        if activity is None or own is None or str(event.action) != "use" or not own.chosen:
+            return gr.skip()
+        return _put(activity, own.chosen, request)
+
+    def _put(activity: Activity, text: str, request: gr.Request) -> Element:
+        activity.chosen = text
+        return translation_card(activity.view, speaker(request), text)
 
     inputs = [secret, text, to, mode, source, glossary]
     outputs = [*pane.outputs, beside]
     pane.search_on(run.click, ask, inputs, outputs)
     pane.search_on(text.submit, ask, inputs, outputs)
     pane.answer.act(ask_beside, None, beside, show_progress="hidden", api_visibility="private")
+    pane.answer.act(choose, None, pane.answer, **QUIET)
+    beside.act(use, None, pane.answer, **QUIET)
     return mode
 
 
@@ -173,22 +202,31 @@ def asked(engine: Engine, key: str, read: Translation, stop: threading.Event) ->
     return in_register(engine, read, key.removeprefix("register_"), stop=stop)
 
 
-def translation_card(view: View, t: Callable[..., str]) -> Element:
-    """The translation, how its expressions were read, other ways to say it, and what to doubt."""
+def candidates(read: Translation) -> list[tuple[str, float | None]]:
+    """The translation, and the other ways to say it with how far the candidates agree on each."""
+    return [(read.translation, read.agreement), *((item.translation, item.agreement) for item in read.alternatives)]
+
+
+def translation_card(view: View, t: Callable[..., str], chosen: str = "") -> Element:
+    """The translation, how its expressions were read, other ways to say it, and what to doubt.
+
+    `chosen` stands in place of the search's own translation; figures and warnings are about that one, and go with it.
+    """
     read = reading(view.events)
+    own = not chosen or chosen == read.translation
     if not read.translation:
         over = view.ended is not None or bool(view.error)
         key = "translation_none" if over else "translation_pending"
         return el("div", el("p", t(key), class_="muted"), class_="answer is-empty", aria_live="polite")
     meters = []
-    if read.agreement is not None:
+    if own and read.agreement is not None:
         meters.append(render.meter(t("agreement"), read.agreement, t("agreement_hint")))
-    if view.answer is not None and view.answer.mean_token_confidence is not None:
+    if own and view.answer is not None and view.answer.mean_token_confidence is not None:
         confidence = view.answer.mean_token_confidence
         meters.append(render.meter(t("token_confidence"), confidence, t("token_confidence_hint")))
     source = language(read.source_language).own if read.source_language else "?"
     pair = t("from_to", source=source, target=language(read.target_language).own)
-    title = t("translation" if view.ended else "translation_so_far")
+    title = t("translation_chosen" if not own else "translation" if view.ended else "translation_so_far")
     spans = [(item.target_span, number) for number, item in enumerate(read.expressions, start=1) if item.target_span]
     return el(
         "div",
@@ -200,14 +238,19 @@ def translation_card(view: View, t: Callable[..., str]) -> Element:
         ),
         el(
             "div",
-            el("p", *linked(read.translation, spans), class_="big-answer translation", lang=read.target_language),
+            el(
+                "p",
+                *(linked(read.translation, spans) if own else [chosen]),
+                class_="big-answer translation",
+                lang=read.target_language,
+            ),
             el("button", t("copy"), type="button", class_="quiet", data_act="copy", data_of=".translation"),
             class_="answer-body",
         ),
-        *(el("p", warning, class_="warning") for warning in read.warnings),
+        *(el("p", warning, class_="warning") for warning in (read.warnings if own else ())),
         el("p", f"{t('gist')}: {read.gist}", class_="muted") if read.gist else None,
         _expressions(read, t),
-        _alternatives(read, t),
+        _alternatives(read, chosen or read.translation, t, pick=view.ended is not None),
         _asking(t) if view.ended else None,
         class_="answer",
         aria_live="polite",
@@ -243,13 +286,17 @@ def beside_card(key: str, read: Translation, said: str | None, t: Callable[..., 
             "div",
             el("h3", t(key)),
             el("p", said if said is not None else t("beside_working") + "…", class_="said asked", lang=target),
-            el("button", t("copy"), type="button", class_="quiet", data_act="copy", data_of=".asked")
-            if said is not None
-            else None,
+            *(_taking(key, t) if said is not None else ()),
             class_="card",
         ),
     ]
     return el("div", *columns, class_="columns beside", aria_live="polite")
+
+
+def _taking(key: str, t: Callable[..., str]) -> Iterator[Element]:
+    yield el("button", t("copy"), type="button", class_="quiet", data_act="copy", data_of=".asked")
+    if key != "beside_back":
+        yield el("button", t("use_this"), type="button", class_="quiet", data_act="use")
 
 
 def _expressions(read: Translation, t: Callable[..., str]) -> Element | None:
@@ -275,11 +322,27 @@ def _expression(number: int, item: Expression, t: Callable[..., str]) -> Element
     return el("tr", *row, data_link=str(number))
 
 
-def _alternatives(read: Translation, t: Callable[..., str]) -> Element | None:
-    if not read.alternatives:
+def _alternatives(read: Translation, shown: str, t: Callable[..., str], *, pick: bool) -> Element | None:
+    """All that is not shown; with `pick`, each to be put in its place."""
+    items = []
+    for number, (text, agreement) in enumerate(candidates(read)):
+        if text == shown:
+            continue
+        share = el("small", f"{100 * agreement:.0f}%", class_="muted") if agreement is not None else None
+        told = (
+            el(
+                "button",
+                text,
+                type="button",
+                class_="link",
+                title=t("use_this"),
+                data_act="choose",
+                data_of=str(number),
+            )
+            if pick
+            else el("span", text)
+        )
+        items.append(el("li", told, " ", share))
+    if not items:
         return None
-    items = [
-        el("li", el("span", item.translation), " ", el("small", f"{100 * item.agreement:.0f}%", class_="muted"))
-        for item in read.alternatives
-    ]
     return el("details", el("summary", t("alternatives", n=len(items))), el("ul", *items, class_="alternatives"))
