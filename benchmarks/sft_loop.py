@@ -57,7 +57,7 @@ def run(given: argparse.Namespace) -> None:
             out, "train", "sft", "--resume", "--model", given.model, "--data", out / f"data-{name}",
             "--out", out / f"run-{name}", "--method", given.method, "--max-length", given.max_length, *steps,
             "--accumulate", given.accumulate, "--evaluations", given.evaluations, "--samples", given.samples,
-            "--seed", given.seed,
+            "--seed", given.seed, *(("--no-gradient-checkpointing",) if given.no_gradient_checkpointing else ()),
         )  # fmt: skip
     for name in VARIANTS:
         adapter = () if name == "base" else ("--adapter", out / f"run-{name}" / "adapter")
@@ -153,6 +153,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--accumulate", type=int, default=8, help="forward passes a step")
     parser.add_argument("--evaluations", type=int, default=10, help="of loss, in a whole run of SFT")
     parser.add_argument("--samples", type=int, default=2, help="prompts that are answered at each evaluation")
+    parser.add_argument("--no-gradient-checkpointing", action="store_true", help="a third faster, for more memory")
     parser.add_argument("--max-length", type=int, default=2048)
     parser.add_argument("--max-tokens", type=int, default=512)
     parser.add_argument("--budget", type=int, default=2000, help="generated tokens a problem")
