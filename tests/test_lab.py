@@ -24,7 +24,7 @@ def write_record(out: Path) -> None:
     task = tasks.open_task("mgsm", "en", data)
     found, generations = plan.expand(task, plan.Settings(budget=200), strategies=["cot", "mcts"])
     records.add_combinations(out, found)
-    runner.run(engine, runner.jobs([(task, tasks.load(task), generations)], 1), out, workers=2)
+    runner.run(engine, runner.jobs([(task, tasks.load(task), generations)], 1), out, workers=2, keep_runs=True)
     commands.write_summary(out)
     engine.close()
 
@@ -42,6 +42,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = (place / "inside" / "done" / records.MANIFEST).read_text(encoding="utf-8")
     (half / records.MANIFEST).write_text(manifest, encoding="utf-8")
     (place / "inside" / "link").symlink_to(place / "outside" / "private")
+    runs = place / "outside" / "private" / records.RUNS
+    (place / "inside" / "done" / records.RUNS / "stolen.jsonl").symlink_to(next(runs.glob("*.jsonl")))
     return place / "inside"
 
 
@@ -112,6 +114,28 @@ def test_a_report_reaches_neither_the_page_nor_the_app(opened):
     seen = body.evaluate("() => { try { return parent.document.title } catch (e) { return e.name } }")
     assert seen == "SecurityError"
     assert body.evaluate("() => origin") == "null"
+
+
+def test_a_link_of_the_report_to_a_run_opens_the_run_and_no_other_file(opened):
+    open_record(opened, "done")
+    report = opened.frame_locator("#lab-report iframe")
+    report.locator("#problems details summary").first.click()
+    report.locator("#problems details details summary").first.click()
+    link = report.locator("a[data-run]").first
+    expect(opened.locator("#lab-run-tree [data-node=root]")).not_to_be_visible()
+    link.click()
+    expect(opened.locator("#lab-run-tree [data-node=root]")).to_be_visible()
+    expect(opened.locator("#lab-run-thoughts .question")).to_contain_text("How many are")
+    opened.locator("#lab-run-tree .kind-answer").first.focus()
+    opened.keyboard.press("Enter")
+    expect(opened.locator("#lab-run-node .figures")).to_be_visible()
+    # It can be looked at, and nothing else.
+    expect(opened.locator("#lab-run-node .steering")).to_have_count(0)
+    for name in ("../rows", "/etc/passwd", "stolen", "absent"):
+        # What a report with changed contents would ask for.
+        link.evaluate("(link, name) => (link.dataset.run = name)", name)
+        link.click()
+        expect(opened.locator("#lab-run-status .is-error")).to_contain_text(name)
 
 
 def test_a_name_that_is_not_on_the_list_opens_nothing(opened):

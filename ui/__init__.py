@@ -168,7 +168,7 @@ def build_app(
             with gr.Tab(LABELS("tab_runs"), id="runs") as past:
                 library.build(activities, folder, secret, asking, tabs, past)
             with gr.Tab(LABELS("tab_lab"), id="lab") as evaluations:
-                lab.build(lab.lab_folder(records), evaluations)
+                lab.build(lab.lab_folder(records), evaluations, activities)
 
         def opened(request: gr.Request, secret: str) -> list[Any]:
             language = language_of(request)

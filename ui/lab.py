@@ -2,7 +2,7 @@
 
 The page names a record by what the list shows; a name that is not on the list opens nothing, so no path from a page
 leads out of the folder. A report is somebody's file on the way to a browser: it is drawn inside of a frame that may
-run its own drawings and nothing else.
+run its own drawings and nothing else. Its links to run files open the run on the page, to be looked at.
 """
 
 from __future__ import annotations
@@ -16,13 +16,19 @@ from typing import Any
 
 import gradio as gr
 
-from marco.errors import UserMistake
+from marco.errors import MarcoError, UserMistake
+from marco.runs import Run, read_run, run_path
 from ui.markup import Element, el, packed
 from ui.panel import panel
+from ui.search_pane import SearchPane, Sent
+from ui.session import Activities
 from ui.texts import speaker
 from ui.waiting import QUIET
 
+TAB = "lab-run"
+
 ROWS = "rows.jsonl"
+RUNS = "runs"
 DEPTH = 3
 """Levels of folders below the lab that are looked into."""
 SHOWN = 200
@@ -77,13 +83,18 @@ def records_in(lab: Path) -> list[Found]:
     return sorted(found, key=lambda item: -item.changed)
 
 
-def build(lab: Path, tab: gr.Tab) -> None:
+_TO_THE_RUN = "() => document.getElementById('lab-run-status').scrollIntoView({ block: 'start' })"
+
+
+def build(lab: Path, tab: gr.Tab, activities: Activities) -> None:
     """Build the tab where it stands."""
     listing = panel(elem_id="lab-list")
     note = panel(elem_id="lab-status", elem_classes="status-box")
     with gr.Column(visible=False, elem_id="lab-open") as opened:
         table = panel(elem_id="lab-table")
+        pane = SearchPane(TAB, activities)
         report = _frame()
+    name_opened = gr.State("")
 
     def rows(request: gr.Request) -> Element:
         return record_table(records_in(lab), speaker(request))
@@ -105,14 +116,36 @@ def build(lab: Path, tab: gr.Tab) -> None:
             return
         yield {
             note: None,
+            name_opened: name,
+            pane.status: None,
+            pane.results: gr.update(visible=False),
             opened: gr.update(visible=True),
             table: summary_table(chosen, summary, t),
             report: {"title": t("lab_report", name=name), "page": page},
             listing: rows(request),
         }
 
+    def open_run(event: gr.EventData, request: gr.Request, name: str) -> dict[Any, Any]:
+        """Show a run of the record that is open, `event.of` being its name."""
+        chosen = next((item for item in records_in(lab) if item.name == name), None)
+        wanted = str(event.of)
+        try:
+            run = run_of(chosen, wanted) if chosen is not None else None
+        except MarcoError as mistake:
+            return {pane.status: _told("error", str(mistake))}
+        if run is None:
+            return {pane.status: _told("error", speaker(request)("lab_gone", name=wanted))}
+        activity = activities.begin(str(request.session_hash), TAB)
+        activity.running = False
+        for happened in run.events:
+            activity.view.apply(happened)
+        return {**pane.cleared(), **pane.show(activity, request, Sent())}
+
     tab.select(rows, None, listing, **QUIET)
-    listing.act(open_, None, [note, opened, table, report, listing], show_progress="hidden", api_visibility="private")
+    record = [note, name_opened, pane.status, pane.results, opened, table, report, listing]
+    listing.act(open_, None, record, show_progress="hidden", api_visibility="private")
+    shown = report.act(open_run, name_opened, pane.outputs, **QUIET)
+    shown.then(None, None, None, js=_TO_THE_RUN, **QUIET)
 
 
 def _frame() -> gr.HTML:
@@ -134,6 +167,16 @@ def _read(chosen: Found) -> tuple[list[dict[str, Any]], str]:
 
     record = Record.read(chosen.folder)
     return summarise(record), report_of(record, chosen.folder)
+
+
+def run_of(chosen: Found, name: str) -> Run | None:
+    """A run that a record has kept; None for any other, also where a link leads out of its folder.
+
+    Raises `MarcoError` for a name that is none, and for a damaged file.
+    """
+    path = run_path(chosen.folder / RUNS, name)
+    inside = path.is_file() and path.resolve().is_relative_to(chosen.folder.resolve())
+    return read_run(path) if inside else None
 
 
 def _told(kind: str, text: str) -> Element:

@@ -861,9 +861,9 @@ def _tree(facts: _Facts, row: Row, name: str) -> str:
     if row["run"]:
         path = facts.record.folder / RUNS / f"{row['run']}.jsonl"
         if path.is_file():
-            link = (
-                f' <a href="{html.escape(_relative(path, facts.base), quote=True)}">run file (open it in the app)</a>'
-            )
+            address = html.escape(_relative(path, facts.base), quote=True)
+            named = html.escape(row["run"], quote=True)
+            link = f' <a href="{address}" data-run="{named}">run file (open it in the app)</a>'
     return (
         f"<details><summary>{html.escape(name)}, seed {row['seed']}: {len(row['rollouts'])} rollouts, "
         f'{row["tokens"]} tokens</summary>{link}<ol class="tree">{"".join(lines)}</ol></details>'
