@@ -1,7 +1,8 @@
 """How the answers of vLLM and SGLang are read, and what is said about what they lack.
 
-The shapes here are written by hand after the two projects' documentation and source; they are NOT recordings of real
-servers. llama.cpp's are tested live, in `test_llamacpp.py` and `test_routing.py`.
+The shapes here are written by hand after the two projects' documentation and source, for what a recording does not
+show. Recordings of real servers are read in `test_recorded.py`; llama.cpp is tested live, in `test_llamacpp.py` and
+`test_routing.py`.
 """
 
 from __future__ import annotations
