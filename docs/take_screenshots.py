@@ -1,8 +1,9 @@
 """Take the README's pictures from the running app: `make screenshots`.
 
 Starts the app with the real model in a process of its own, asks the question of the README in a browser, and saves
-docs/reason.png, docs/translate.png and docs/lab.png (the youngest evaluation of benchmarks/, where there is one).
-Arguments name the pictures to take. MODEL= names another model, URL= an app that runs already.
+docs/reason.png, docs/dark.png (that run, in the dark), docs/translate.png and docs/lab.png (the largest evaluation of
+benchmarks/, where there is one). Arguments name the pictures to take. MODEL= names another model, URL= an app that runs
+already.
 """
 
 from __future__ import annotations
@@ -38,6 +39,25 @@ def ask(page: Page) -> None:
     page.screenshot(path=ROOT / "docs" / "reason.png", full_page=True)
 
 
+def dark(page: Page) -> None:
+    light = page.url
+    page.goto(f"{light.partition('?')[0]}?__theme=dark")
+    page.wait_for_selector("#masthead [data-opened]")
+    page.get_by_role("tab", name="Runs").click()
+    page.wait_for_selector("#runs-list .link, #runs-list .muted")
+    asked = page.locator("#runs-list .link", has_text=QUESTION[:40])
+    if asked.count():
+        asked.first.click()
+        page.locator("#runs-tree .kind-thought").first.focus()
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(1500)
+        page.screenshot(path=ROOT / "docs" / "dark.png", full_page=True)
+    else:
+        sys.stderr.write("The question was not asked yet: `reason` asks it.\n")
+    page.goto(light)
+    page.wait_for_selector("#masthead [data-opened]")
+
+
 def translate(page: Page) -> None:
     page.get_by_role("tab", name="Translate").click()
     page.locator("#translate-text textarea").fill(SENTENCE)
@@ -53,13 +73,15 @@ def lab(page: Page) -> None:
     if page.locator("#lab-list .link").count() == 0:
         sys.stderr.write("There is no evaluation to take a picture of.\n")
         return
-    page.locator("#lab-list .link").first.click()
+    sizes = page.locator("#lab-list tbody td:nth-child(2)").all_inner_texts()
+    largest = max(range(len(sizes)), key=lambda row: int(sizes[row].replace(",", "")))
+    page.locator("#lab-list .link").nth(largest).click()
     page.frame_locator("#lab-report iframe").locator(".js-plotly-plot").first.wait_for(timeout=PATIENCE)
     page.wait_for_timeout(1500)
     page.screenshot(path=ROOT / "docs" / "lab.png", full_page=True)
 
 
-PICTURES = {"reason": ask, "translate": translate, "lab": lab}
+PICTURES = {"reason": ask, "dark": dark, "translate": translate, "lab": lab}
 
 
 def main() -> None:
@@ -83,6 +105,7 @@ def main() -> None:
             browser = playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)
             page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
             page.goto(url)
+            page.wait_for_selector("#masthead [data-opened]")
             for name in sys.argv[1:] or PICTURES:
                 PICTURES[name](page)
             browser.close()
