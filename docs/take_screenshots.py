@@ -77,8 +77,11 @@ def lab(page: Page) -> None:
     largest = max(range(len(sizes)), key=lambda row: int(sizes[row].replace(",", "")))
     page.locator("#lab-list .link").nth(largest).click()
     page.frame_locator("#lab-report iframe").locator(".js-plotly-plot").first.wait_for(timeout=PATIENCE)
-    page.wait_for_timeout(1500)
-    page.screenshot(path=ROOT / "docs" / "lab.png", full_page=True)
+    # A frame that was out of sight is not drawn on a picture of the whole page.
+    page.set_viewport_size({"width": 1280, "height": 1700})
+    page.locator("#lab-report iframe").scroll_into_view_if_needed()
+    page.wait_for_timeout(3000)
+    page.screenshot(path=ROOT / "docs" / "lab.png")
 
 
 PICTURES = {"reason": ask, "dark": dark, "translate": translate, "lab": lab}
