@@ -341,17 +341,18 @@ class Search:
         low = self._lowest
         spread = self._highest - low
         parent_visits = max(1, parent.visits + parent.pending)
-
-        def q(value_sum: float, visits: int, pending: int) -> float:
-            if spread <= 0:
-                return 0.5 * visits / (visits + pending)
-            return (value_sum - visits * low) / spread / (visits + pending)
-
-        if self.config.rule == "puct":
-            priors = self._priors(parent)
-            return lambda name, w, n, pending: puct(q(w, n, pending), n + pending, parent_visits, c, priors[name])
         log_parent = math.log(parent_visits)
-        return lambda name, w, n, pending: uct(q(w, n, pending), n + pending, log_parent, c)
+        priors = self._priors(parent) if self.config.rule == "puct" else None
+
+        # One function, and no call in it that it can do without: it runs for every child on every path.
+        def score(name: str, value_sum: float, visits: int, pending: int) -> float:
+            count = visits + pending
+            q = (value_sum - visits * low) / spread / count if spread > 0 else 0.5 * visits / count
+            if priors is None:
+                return uct(q, count, log_parent, c)
+            return puct(q, count, parent_visits, c, priors[name])
+
+        return score
 
     def _priors(self, node: Node) -> dict[str, float]:
         from marco.reward import mean, token_confidences
