@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -19,6 +20,7 @@ from marco.config import ModelConfig, Options
 from marco.engines.base import Engine
 from marco.events import Event, SearchEnded
 from marco.prompts import Message
+from marco.runs import read_run
 from marco.solver import Solver
 from marco.tree import Tree
 
@@ -124,6 +126,13 @@ def solve(
 def resume(engine: Engine, *, run: Path, runs: Path | None = None, **how: Any) -> Iterator[Event]:
     """Work to lend a GPU for: going on with a run, `how` as `Solver.resume` takes it."""
     return Solver(engine, runs=runs).resume(run, **how)
+
+
+def options_of(run: Path, limits: Mapping[str, Any]) -> Options:
+    """The options that a run goes on with, so that the time that it needs is known. Raises as `read_run`."""
+    options = Options.from_dict(read_run(run).started.options)
+    raised = {name: limit for name, limit in limits.items() if limit}
+    return replace(options, budget=replace(options.budget, **raised))
 
 
 @cache

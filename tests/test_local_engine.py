@@ -332,11 +332,11 @@ def test_the_nucleus_is_the_smallest_set_that_reaches_its_share(size: int, top_p
     logits = torch.randn(size, generator=torch.Generator().manual_seed(size))
     order = logits.softmax(-1).sort(descending=True)
     count = int((order.values.cumsum(0) < top_p).sum()) + 1
-    frequencies = sample(logits, 1.0, top_p, draws=20_000)
+    frequencies = sample(logits, 1.0, top_p, draws=8_000)
     inside = order.indices[:count]
     assert frequencies[inside].sum() == pytest.approx(1.0)
     expected = order.values[:count] / order.values[:count].sum()
-    assert (frequencies[inside] - expected).abs().sum() < 0.2
+    assert (frequencies[inside] - expected).abs().sum() < 0.25
 
 
 def test_uniform_numbers_are_uniform_and_belong_to_seed_and_position() -> None:

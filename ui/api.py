@@ -20,7 +20,7 @@ from marco.engines.base import Engine
 from marco.errors import MarcoError
 from marco.events import Event
 from marco.solver import Solution, Solver
-from marco.translation import language, translate_stream, whole
+from marco.translation import defaults, language, translate_stream, whole
 from ui.model_loader import ModelLoader
 from ui.reason import Folder
 from ui.session import Activities, Activity, watch
@@ -120,7 +120,11 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder) -> None:
 
         def make(engine: Engine, activity: Activity) -> Callable[[], Iterable[Event]]:
             language(to)
-            events = translate_stream(engine, text, to, source=source, mode=mode, stop=activity.stop, runs=runs)
+            how: dict[str, Any] = {"source": source, "mode": mode, "runs": runs}
+            if zerogpu.active():
+                work = partial(translate_stream, text=text, to=to, **how)
+                return lambda: zerogpu.lent(engine.info.model, work, defaults(mode), activity.stop)
+            events = translate_stream(engine, text, to, stop=activity.stop, **how)
             return lambda: events
 
         yield from answers(request, "api-translate", make, lambda events: whole(events).to_json())

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from marco import zerogpu
+from marco.config import check_question
 from marco.engines.base import Engine
 from marco.events import Event
 from marco.solver import Solver
@@ -74,13 +77,20 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
         *chosen, language, system = values
 
         def make(activity: Activity, engine: Engine) -> Callable[[], Iterable[Event]]:
-            solver = Solver(engine, to_options(chosen), runs=runs, language=language or None, system=system or None)
-            activity.steer = solver.steer
+            options = to_options(chosen)
+            how: dict[str, Any] = {"runs": runs, "language": language or None, "system": system or None}
             history = [
                 {"role": role, "content": content}
                 for turn in earlier
                 for role, content in (("user", turn.question), ("assistant", turn.answer))
             ]
+            if zerogpu.active():
+                check_question(question)
+                activity.steerable = False
+                work = partial(zerogpu.solve, options=options, question=question, history=history, **how)
+                return lambda: zerogpu.lent(engine.info.model, work, options, activity.stop)
+            solver = Solver(engine, options, **how)
+            activity.steer = solver.steer
             return lambda: solver.stream(question, stop=activity.stop, history=history)
 
         return pane.play(request, make, earlier=earlier, runs=runs)

@@ -10,11 +10,13 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from marco import zerogpu
 from marco.engines.base import Engine
 from marco.errors import MarcoError
 from marco.events import Event, SearchStarted
@@ -205,12 +207,15 @@ class SearchPane:
         activity.view.seconds_before, activity.view.tokens_before = before.view.seconds, before.view.tree.generated
 
         def make(activity: Activity, engine: Engine) -> Callable[[], Iterable[Event]]:
+            how: dict[str, Any] = {**limits, "interventions": interventions, "task_of": self._task_of}
+            if zerogpu.active():
+                activity.steerable = False
+                options = zerogpu.options_of(run, limits)
+                work = partial(zerogpu.resume, run=run, runs=activity.runs, **how)
+                return lambda: zerogpu.lent(engine.info.model, work, options, activity.stop)
             solver = Solver(engine, runs=activity.runs)
             activity.steer = solver.steer
-            task_of = self._task_of
-            return lambda: solver.resume(
-                run, **limits, interventions=interventions, task_of=task_of, stop=activity.stop
-            )
+            return lambda: solver.resume(run, stop=activity.stop, **how)
 
         yield self._busy(True)
         yield from self._run(activity, request, make)
@@ -321,7 +326,8 @@ class SearchPane:
         )
 
     def _details(self, activity: Activity, request: gr.Request) -> Element:
-        steering = self.loader is not None and (activity.running or activity.run is not None)
+        able = activity.steerable if activity.running else activity.run is not None
+        steering = self.loader is not None and able
         return render.node_details(activity.view, activity.selected, texts(language_of(request)), steering=steering)
 
     # -- a person at the tree ----------------------------------------------------------------------------------
@@ -392,6 +398,8 @@ class SearchPane:
         self, activity: Activity, request: gr.Request, action: str, node: str, data: Mapping[str, Any]
     ) -> Iterator[dict[Any, Any]]:
         """Steer a search under way; go on with a finished one from there."""
+        if activity.running and not activity.steerable:
+            return
         if activity.running:
             try:
                 activity.steer(action, node, **data)
@@ -404,7 +412,7 @@ class SearchPane:
 
     def _give_more(self, amount: float, request: gr.Request) -> Iterator[dict[Any, Any]]:
         activity = self._current(request)
-        if activity is None or activity.view.started is None:
+        if activity is None or activity.view.started is None or (activity.running and not activity.steerable):
             return
         if activity.running:
             try:

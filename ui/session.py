@@ -54,6 +54,8 @@ class Activity:
     view: View = field(default_factory=View)
     steer: Callable[..., None] = lambda *_, **__: None
     """`Solver.steer` of the search under way."""
+    steerable: bool = True
+    """Whether it can be steered while it runs: not where its GPU is lent, elsewhere."""
     run: Path | None = None
     """Its run file, once there is one."""
     runs: Path | None = None

@@ -10,10 +10,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
+from marco import zerogpu
 from marco.engines.base import Engine
 from marco.errors import MarcoError
 from marco.events import Event
@@ -24,6 +26,7 @@ from marco.translation import (
     Expression,
     Translation,
     back_translation,
+    defaults,
     in_register,
     language,
     reading,
@@ -117,16 +120,17 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
         runs = folder(request, secret)
 
         def make(activity: Activity, engine: Engine) -> Callable[[], Iterable[Event]]:
-            events = translate_stream(
-                engine,
-                text,
-                to,
-                source=(source or "").strip() or None,
-                mode=mode,
-                glossary=many_lines.glossary_of(glossary or ""),
-                stop=activity.stop,
-                runs=runs,
-            )
+            how: dict[str, Any] = {
+                "source": (source or "").strip() or None,
+                "mode": mode,
+                "glossary": many_lines.glossary_of(glossary or ""),
+                "runs": runs,
+            }
+            if zerogpu.active():
+                activity.steerable = False
+                work = partial(translate_stream, text=text, to=to, **how)
+                return lambda: zerogpu.lent(engine.info.model, work, defaults(mode), activity.stop)
+            events = translate_stream(engine, text, to, stop=activity.stop, **how)
             return lambda: events
 
         yield {beside: None}
