@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import http.server
 import json
+import math
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -21,8 +22,8 @@ from recorded.record import GREEDY, GREETING, SEED, SIBLINGS, Asked
 
 from marco.engines.base import Chunk, Completion, Request
 from marco.engines.server import ServerEngine
-from marco.engines.servers.base import Delta, read_line, refuse
-from marco.engines.servers.look import examine, look_at
+from marco.engines.servers.base import Delta, Token, read_line, refuse, without_temperature
+from marco.engines.servers.look import HOT, TEMPERED, examine, look_at
 from marco.errors import ServerError, ServerUnreachable
 
 FOLDER = Path(__file__).parent / "recorded"
@@ -106,6 +107,8 @@ def whole(kind: str) -> tuple[list[int], str]:
     told = json.loads(body_of(exchange))
     if kind == "llamacpp":
         return told["tokens"], told["content"]
+    if kind == "sglang":
+        return told[0]["output_ids"], told[0]["text"]
     return told["choices"][0]["token_ids"], told["choices"][0]["text"]
 
 
@@ -185,7 +188,8 @@ def test_siblings_of_a_recorded_call_differ_and_the_prompt_is_read_once(kind, en
         assert None not in one.logprobs
         assert [len(top) for top in one.top] == [5] * 5
     assert [one.prefilled + one.cached for one in done] == [len(greeting)] * 3
-    assert [one.prefilled for one in done[1:]] == [0, 0]
+    # SGLang reads the last token of a prompt again for each sibling, and says so.
+    assert [one.prefilled for one in done[1:]] == [1 if kind == "sglang" else 0] * 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -201,16 +205,89 @@ def test_a_token_in_mid_character_is_told_or_counted(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_refusal_is_told_in_the_servers_words(kind, name):
     (exchange,) = conversation(kind, name)
-    with pytest.raises(ServerError, match=r"HTTP 400: \w+") as refusal:
+    with pytest.raises(ServerError, match=r"(HTTP 400|reported): \w+") as refusal:
+        if exchange["status"] == 200:
+            deltas(kind, name)
         refuse("The server", exchange["status"], body_of(exchange))
     assert '"error"' not in str(refusal.value)
 
 
-def test_a_server_that_is_locked_says_so(recorded):
-    url = recorded("llamacpp", "locked")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_rollout_that_is_too_long_fails_with_the_servers_words(kind, engine_of):
+    engine, greeting = engine_of(kind, "too-long")
+    prefix = greeting * (512 // len(greeting) + 1)
+    (done,), _ = run(engine, Request(1, prefix, GREEDY, SEED, threading.Event()))
+    assert (done.finish, done.token_ids) == ("failed", ())
+    assert "512" in str(done.error)
+
+
+@pytest.mark.parametrize("kind", ["llamacpp", "sglang"])
+def test_a_server_that_is_locked_says_so(kind, recorded):
+    url = recorded(kind, "locked")
     with httpx.Client(base_url=url) as client, pytest.raises(ServerUnreachable, match="MARCO_API_KEY"):
         look_at(client, url)
 
 
+def told_by(stream: list[Delta]) -> tuple[list[Token], bytes]:
+    return [token for delta in stream for token in delta.tokens], b"".join(delta.data for delta in stream)
+
+
+def events(name: str) -> list[dict[str, Any]]:
+    (exchange,) = conversation("sglang", name)
+    lines = body_of(exchange).decode().splitlines()
+    return [json.loads(line.removeprefix("data:")) for line in lines if line.startswith("data: {")]
+
+
+def test_sglang_repeating_itself_or_not_tells_the_same():
+    whole, new = events("greedy"), events("incremental")
+    assert [len(event["output_ids"]) for event in whole] == [1, 2, 3, 4, 5, 6]
+    assert [len(event["output_ids"]) for event in new] == [1, 1, 1, 1, 2]
+    assert told_by(deltas("sglang", "greedy")) == told_by(deltas("sglang", "incremental"))
+
+
+def test_what_sglang_repeats_may_be_ahead_of_its_count():
+    """The lists in an event grow until it is written, which for siblings is at times after the next token."""
+    known = events("ahead")
+    assert any(len(event["output_ids"]) > event["meta_info"]["completion_tokens"] for event in known)
+    last = {event["index"]: event for event in known if event["meta_info"]["finish_reason"]}
+    assert len(last) == 3
+    stream = deltas("sglang", "ahead")
+    for index, event in last.items():
+        tokens, data = told_by([delta for delta in stream if delta.index == index])
+        assert [token.id for token in tokens] == event["output_ids"]
+        assert data.decode() == event["text"]
+        chosen, tops = (event["meta_info"][name] for name in ("output_token_logprobs", "output_top_logprobs"))
+        assert [token.logprob for token in tokens] == [value for value, *_ in chosen]
+        assert [dict(token.top) for token in tokens] == [{one: value for value, one, _ in top} for top in tops]
+
+
+def test_sglang_with_the_temperature_in_its_log_probabilities_is_found_out(recorded):
+    url = recorded("sglang", "look", "tempered")
+    with httpx.Client(base_url=url) as client:
+        found = look_at(client, url)
+        tokenizer: Any = Encoding(client, found.adapter)
+        seen = examine(client, found, tokenizer, "The server")
+    assert (seen.logprobs, seen.tempered, seen.lacks) == (True, True, (TEMPERED,))
+
+
+def test_the_temperature_is_taken_out_of_what_sglang_told():
+    adapter = look_at_recording("sglang").adapter
+    cold, hot = (
+        token
+        for exchange in conversation("sglang", "tempered")
+        if exchange["path"] == adapter.path
+        for line in body_of(exchange).decode().splitlines()
+        for delta in read_line("It", adapter.reader(), line)
+        for token in delta.tokens
+    )
+
+    def shares(token: Token) -> dict[int, float]:
+        odds = {number: math.exp(value) for number, value in token.top}
+        return {number: one / sum(odds.values()) for number, one in odds.items()}
+
+    assert shares(hot) != pytest.approx(shares(cold), abs=1e-3)
+    assert shares(without_temperature(hot, HOT)) == pytest.approx(shares(cold), abs=1e-5)
+
+
 def test_there_are_recordings():
-    assert {"llamacpp"} <= set(KINDS)
+    assert {"llamacpp", "sglang", "vllm"} <= set(KINDS)

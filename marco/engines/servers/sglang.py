@@ -57,13 +57,14 @@ class SGLang:
             written = int(meta["completion_tokens"])
             ids = event["output_ids"]
             text = str(event.get("text") or "")
-            whole = len(ids) == written
-            fresh = written - tokens_known
+            # What is repeated grows until the moment it is sent: it may be ahead of the count, which was taken before.
+            whole = len(ids) >= written
+            fresh = len(ids) - tokens_known if whole else written - tokens_known
             if fresh < 0 or len(ids) < fresh:
                 raise ValueError(f"{len(ids)} tokens where {fresh} are new")
-            tokens = _tokens(ids[len(ids) - fresh :], meta, fresh)
+            tokens = _tokens(ids[len(ids) - fresh :], meta, tokens_known if whole else -fresh)
             new_text = text[text_known:] if whole else text
-            known[index] = (written, len(text) if whole else text_known + len(text))
+            known[index] = (tokens_known + fresh, len(text) if whole else text_known + len(text))
             cached = int(meta.get("cached_tokens") or 0)
             return [
                 Delta(
@@ -82,14 +83,15 @@ class SGLang:
         return {"model": self.model, "prompt": text, "add_special_tokens": False}
 
 
-def _tokens(ids: Sequence[Any], meta: Mapping[str, Any], fresh: int) -> tuple[Token, ...]:
-    """The new tokens; the lists of log-probabilities end with theirs, `[log-probability, id, text]` each."""
+def _tokens(ids: Sequence[Any], meta: Mapping[str, Any], start: int) -> tuple[Token, ...]:
+    """The new tokens; theirs begin at `start` of the lists of log-probabilities, `[log-probability, id, text]` each."""
     chosen = meta.get("output_token_logprobs")
     tops = meta.get("output_top_logprobs")
-    if not chosen or not fresh:
+    if not chosen or not ids:
         return tuple(Token(int(number)) for number in ids)
-    told = chosen[-fresh:]
-    given: Sequence[Any] = tops[-fresh:] if tops else [()] * len(told)
+    end = start + len(ids) or None
+    told = chosen[start:end]
+    given: Sequence[Any] = tops[start:end] if tops else [()] * len(told)
     tokens = []
     for number, (value, named, *_), top in zip(ids, told, given, strict=True):
         if int(named) != int(number):
