@@ -254,12 +254,20 @@ def bench_tree(
 def bench_load(
     sessions: Annotated[int, typer.Option(min=1, max=1000, help="Searches at once.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Of who is cancelled, and when.")] = 0,
+    model: Model = None,
+    engine: EngineName = "auto",
+    base_url: BaseUrl = None,
+    rollouts: Annotated[int, typer.Option(min=2, help="Rollouts of each search.")] = 4,
     as_json: Json = False,
 ) -> None:
-    """Many people at once on the real app, a tenth of whom leave: is every other answer right?"""
+    """Many people at once on the real app, a tenth of whom leave: is every other answer right?
+
+    With --model, --engine or --base-url a real model answers, and answers are checked for being complete.
+    """
     from marco.benchmarks.load import bench_load as measure
 
-    _print_figures(measure(sessions, seed=seed), seed, as_json)
+    chosen = model_config(model, engine, base_url) if model or base_url or engine != "auto" else None
+    _print_figures(measure(sessions, seed=seed, model=chosen, rollouts=rollouts), seed, as_json)
 
 
 @bench_app.command(name="faults")

@@ -24,6 +24,22 @@ def test_a_dozen_at_once_get_their_own_answers_and_one_leaves():
 
 
 @pytest.mark.parametrize(
+    ("told", "tallied"),
+    [
+        ({"rollouts": 2, "stopped_by": "rollouts", "text": "1137 and 2"}, (1, 0, 0)),
+        ({"rollouts": 2, "stopped_by": "rollouts", "text": "1000"}, (0, 0, 1)),
+        ({"rollouts": 1, "stopped_by": "rollouts", "text": "5"}, (0, 1, 0)),
+        ({"rollouts": 2, "stopped_by": "stopped", "text": "5"}, (0, 1, 0)),
+        ({"rollouts": 2, "stopped_by": "rollouts", "text": " "}, (0, 1, 0)),
+    ],
+)
+def test_what_counts_as_a_complete_answer_of_a_real_model(told, tallied):
+    tally = load._Tally(others=frozenset({1000, 1137}))
+    load._check_whole(tally, 1137, told, 2)
+    assert (tally.completed, tally.errors, tally.cross_talk) == tallied
+
+
+@pytest.mark.parametrize(
     ("answer", "text", "votes"),
     [
         ("5", "number 2", ["5"]),

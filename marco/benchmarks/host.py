@@ -1,6 +1,8 @@
 """The real app over a scripted model, as a process of its own: what `load` asks and what tests kill.
 
-    python -m marco.benchmarks.host PORT RUNS_FOLDER SECONDS_PER_TOKEN
+    python -m marco.benchmarks.host PORT RUNS_FOLDER SECONDS_PER_TOKEN [MODEL]
+
+MODEL is a `ModelConfig` as JSON: that model then takes the scripted one's place.
 
 A question that holds "number N" is answered with 2 N + 1, after thoughts that name N. On standard output the process
 says in lines of JSON when rollouts begin and end: {"begun": N, "at": ...}, {"ended": N, "finish": ..., "at": ...}, with
@@ -17,13 +19,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+from marco.config import ModelConfig
+from marco.engines import open_engine
 from marco.engines.base import Around, Chunk, Completion, Deliver, Request
+from marco.engines.models import Progress
 from marco.engines.scripted import ScriptedEngine
 
 SLOTS = 16
 START_SECONDS = 120.0
+MODEL_SECONDS = 600.0
+"""Longest wait where a real model is loaded."""
 
 _NUMBER = re.compile(r"number (\d+)")
 
@@ -80,7 +88,12 @@ def free_port() -> int:
 
 
 def start(
-    runs: Path, *, seconds_per_token: float = 0.003, port: int | None = None, env: Mapping[str, str] | None = None
+    runs: Path,
+    *,
+    seconds_per_token: float = 0.003,
+    port: int | None = None,
+    env: Mapping[str, str] | None = None,
+    model: ModelConfig | None = None,
 ) -> tuple[subprocess.Popen[str], str]:
     """Start the process and wait until it is healthy; returns it and its address. Raises `RuntimeError`.
 
@@ -89,9 +102,10 @@ def start(
     import httpx
 
     port = port or free_port()
+    chosen = [json.dumps(asdict(model))] if model else []
     with (runs / "host.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(port), str(runs), str(seconds_per_token)],
+            [sys.executable, "-m", __name__, str(port), str(runs), str(seconds_per_token), *chosen],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -99,7 +113,7 @@ def start(
             cwd=Path(__file__).parents[2],
         )
     url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + (MODEL_SECONDS if model else START_SECONDS)
     while process.poll() is None and time.monotonic() < deadline:
         try:
             if httpx.get(f"{url}/health", timeout=2, trust_env=False).json()["status"] == "ready":
@@ -116,7 +130,15 @@ def main(arguments: Sequence[str]) -> None:
     from ui.serve import Site, serve_site
 
     port, runs, pace = int(arguments[0]), Path(arguments[1]), float(arguments[2])
-    loader = ModelLoader(lambda progress: TracedEngine(ScriptedEngine(think, seconds_per_token=pace, slots=SLOTS)))
+    chosen = json.loads(arguments[3]) if len(arguments) > 3 else None
+
+    def opened(progress: Progress) -> TracedEngine:
+        if chosen is None:
+            return TracedEngine(ScriptedEngine(think, seconds_per_token=pace, slots=SLOTS))
+        config = ModelConfig(**{**chosen, "base_urls": tuple(chosen["base_urls"])})
+        return TracedEngine(open_engine(config, progress=progress))
+
+    loader = ModelLoader(opened)
     serve_site(loader, Site(port=port, runs=runs))
 
 

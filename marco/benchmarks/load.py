@@ -4,6 +4,9 @@ The app runs in a process of its own over a scripted model, and is asked through
 asks about a number of its own, so that an answer that is another's, or holds another's thoughts, is found out. A
 tenth leave in mid-search: how long the engine goes on with their thoughts is taken from its own record. Then the line
 is filled until it is full, and it is measured how soon those beyond it are told.
+
+A real model may take the scripted one's place, for a few sessions. What it answers can't be known beforehand: a search
+counts as completed when it made all its rollouts and wrote something that names no other session's number.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marco.benchmarks.host import right_answer, start
+from marco.config import ModelConfig
 
 if TYPE_CHECKING:
     import httpx
@@ -36,7 +40,11 @@ BEYOND = 24
 PATIENCE = 600.0
 """Longest wait for one session, in seconds."""
 
+APART = 137
+"""Distance between the numbers of two sessions: none comes near another's by a slip in arithmetic."""
+
 _NAMED = re.compile(r"number (\d+)")
+_DIGITS = re.compile(r"\d+")
 
 
 @dataclass(slots=True)
@@ -48,6 +56,8 @@ class _Tally:
     errors: int = 0
     cross_talk: int = 0
     refused: int = 0
+    others: frozenset[int] | None = None
+    """The numbers of all sessions, where a real model answers."""
     left: dict[int, float] = field(default_factory=dict)
     """When a session left, by its number."""
     complaints: list[str] = field(default_factory=list)
@@ -58,18 +68,29 @@ class _Tally:
     huge_done: float = 0.0
 
 
-def bench_load(sessions: int = 100, *, seed: int = 0, pace: float = 0.003, fill: bool = True) -> dict[str, Any]:
-    """Figures of `sessions` concurrent searches; `pace` is the scripted model's seconds a token.
+def bench_load(
+    sessions: int = 100,
+    *,
+    seed: int = 0,
+    pace: float = 0.003,
+    fill: bool = True,
+    model: ModelConfig | None = None,
+    rollouts: int = ROLLOUTS,
+) -> dict[str, Any]:
+    """Figures of `sessions` concurrent searches of `rollouts` each; `pace` is the scripted model's seconds a token.
+
+    With a `model`, results are checked for completeness and not for being right; the line is not filled, nobody asks
+    for more than the others, and `fair` is None.
 
     `cancel_p95_seconds` runs from a client's leaving to the end of the last rollout of its search; `refused` and
     `refusal_p95_seconds` are of requests to a full line (with `fill`). `fair` is whether half of the small searches
     were done before the huge one that began with them: it has one seat, like everybody.
     """
     with tempfile.TemporaryDirectory(prefix="marco-load-", ignore_cleanup_errors=True) as folder:
-        process, url = start(Path(folder), seconds_per_token=pace)
+        process, url = start(Path(folder), seconds_per_token=pace, model=model)
         record = _Record(process)
         try:
-            tally = asyncio.run(_everybody(url, sessions, seed, fill))
+            tally = asyncio.run(_everybody(url, sessions, seed, fill, rollouts, real=model is not None))
             record.settle(tally.left)
         finally:
             process.kill()
@@ -77,6 +98,7 @@ def bench_load(sessions: int = 100, *, seed: int = 0, pace: float = 0.003, fill:
             record.close()
     stops = [record.ended[number] - when for number, when in tally.left.items() if number in record.ended]
     return {
+        "model": model.model if model else "scripted",
         "sessions": sessions,
         "completed": tally.completed,
         "cancelled": tally.cancelled,
@@ -87,7 +109,9 @@ def bench_load(sessions: int = 100, *, seed: int = 0, pace: float = 0.003, fill:
         "refusal_p95_seconds": _p95(tally.refusals),
         "session_p95_seconds": _p95(tally.waits),
         "complaints": tally.complaints[:10],
-        "fair": 2 * sum(done < tally.huge_done for done in tally.small_done) >= len(tally.small_done),
+        "fair": None
+        if model
+        else 2 * sum(done < tally.huge_done for done in tally.small_done) >= len(tally.small_done),
     }
 
 
@@ -124,10 +148,11 @@ class _Record:
                     self.ended[int(told["ended"])] = float(told["at"])
 
 
-async def _everybody(url: str, sessions: int, seed: int, fill: bool) -> _Tally:
+async def _everybody(url: str, sessions: int, seed: int, fill: bool, rollouts: int, *, real: bool) -> _Tally:
     import httpx
 
-    tally = _Tally()
+    numbers = [1000 + place * (APART if real else 1) for place in range(sessions)]
+    tally = _Tally(others=frozenset(numbers) if real else None)
     draw = random.Random(seed)
     leavers = set(draw.sample(range(1, sessions), round(SHARE_CANCELLED * sessions))) if sessions > 1 else set()
     # A connection that is kept may be closed by the server at the moment when it is used again.
@@ -136,23 +161,30 @@ async def _everybody(url: str, sessions: int, seed: int, fill: bool) -> _Tally:
         began = time.monotonic()
         await asyncio.gather(
             *(
-                _session(client, tally, began, 1000 + place, huge=place == 0, leaves=place in leavers)
-                for place in range(sessions)
+                _session(client, tally, began, number, rollouts, huge=place == 0 and not real, leaves=place in leavers)
+                for place, number in enumerate(numbers)
             )
         )
-        if fill:
+        if fill and not real:
             await _fill(client, tally)
     return tally
 
 
 async def _session(
-    client: httpx.AsyncClient, tally: _Tally, began: float, number: int, *, huge: bool, leaves: bool
+    client: httpx.AsyncClient,
+    tally: _Tally,
+    began: float,
+    number: int,
+    rollouts: int,
+    *,
+    huge: bool,
+    leaves: bool,
 ) -> None:
     """One person: asks, reads along, and either gets the answer or leaves in the middle."""
     import httpx
 
     try:
-        answer = await client.post(CALL, json=_body(number, HUGE_ROLLOUTS if huge else ROLLOUTS))
+        answer = await client.post(CALL, json=_body(number, HUGE_ROLLOUTS if huge else rollouts))
         answer.raise_for_status()
         async for kind, told in _events(client, answer.json()["event_id"]):
             if kind == "error":
@@ -164,7 +196,10 @@ async def _session(
                 tally.left[number] = time.monotonic()
                 return
             if told and told["done"]:
-                _check(tally, number, told)
+                if tally.others is None:
+                    _check(tally, number, told)
+                else:
+                    _check_whole(tally, number, told, rollouts)
                 now = time.monotonic() - began
                 tally.waits.append(now)
                 if huge:
@@ -184,6 +219,18 @@ def _check(tally: _Tally, number: int, told: dict[str, Any]) -> None:
     others = [vote["answer"] for vote in told["votes"] if vote["answer"] != right_answer(number)]
     if named - {number} or others or told["answer"] != right_answer(number):
         tally.cross_talk += 1
+    else:
+        tally.completed += 1
+
+
+def _check_whole(tally: _Tally, number: int, told: dict[str, Any], rollouts: int) -> None:
+    """A real model's answer: is it this session's, and all of it?"""
+    assert tally.others is not None
+    if {int(found) for found in _DIGITS.findall(told["text"])} & (tally.others - {number}):
+        tally.cross_talk += 1
+    elif told["rollouts"] < rollouts or told["stopped_by"] != "rollouts" or not told["text"].strip():
+        tally.errors += 1
+        tally.complaints.append(f"{number}: {told['rollouts']} of {rollouts} rollouts, {told['stopped_by']}")
     else:
         tally.completed += 1
 
