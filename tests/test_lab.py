@@ -41,6 +41,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (half / records.ROWS).write_text(rows[0] + rows[1][:50], encoding="utf-8")
     manifest = (place / "inside" / "done" / records.MANIFEST).read_text(encoding="utf-8")
     (half / records.MANIFEST).write_text(manifest, encoding="utf-8")
+    (place / "inside" / "traces").mkdir()
+    (place / "inside" / "traces" / records.ROWS).write_text("{}\n", encoding="utf-8")
     (place / "inside" / "link").symlink_to(place / "outside" / "private")
     runs = place / "outside" / "private" / records.RUNS
     (place / "inside" / "done" / records.RUNS / "stolen.jsonl").symlink_to(next(runs.glob("*.jsonl")))
@@ -153,6 +155,7 @@ def test_a_damaged_record_is_told_in_one_sentence(apps, lab, tmp_path, open_page
     bad = tmp_path / "bad"
     bad.mkdir()
     (bad / records.ROWS).write_text(json.dumps({"version": 1}) + "\n{}\n", encoding="utf-8")
+    (bad / records.MANIFEST).write_text("{}", encoding="utf-8")
     page = open_page(apps.start(ScriptedEngine(lambda prefix, seed: "4"), records=tmp_path).url)
     page.get_by_role("tab", name="Lab").click()
     page.locator("#lab-list .link").click()

@@ -17,6 +17,7 @@ from typing import Any
 import gradio as gr
 
 from marco.errors import MarcoError, UserMistake
+from marco.evaluation.records import MANIFEST, ROWS, RUNS, SUMMARY
 from marco.runs import Run, read_run, run_path
 from ui.markup import Element, el, packed
 from ui.panel import panel
@@ -27,8 +28,6 @@ from ui.waiting import QUIET
 
 TAB = "lab-run"
 
-ROWS = "rows.jsonl"
-RUNS = "runs"
 DEPTH = 3
 """Levels of folders below the lab that are looked into."""
 SHOWN = 200
@@ -69,14 +68,15 @@ def records_in(lab: Path) -> list[Found]:
     found = []
     for level in range(DEPTH + 1):
         for path in root.glob("/".join(["*"] * level + [ROWS])):
-            if not path.resolve().is_relative_to(root):
+            # Traces and other benchmarks keep rows, too, and are no evaluations.
+            if not path.resolve().is_relative_to(root) or not path.with_name(MANIFEST).is_file():
                 continue
             try:
                 changed = path.stat().st_mtime
                 rows = path.read_bytes().count(b"\n")
             except OSError:
                 continue
-            summary = path.with_name("summary.json")
+            summary = path.with_name(SUMMARY)
             settled = summary.is_file() and summary.stat().st_mtime >= changed
             name = path.parent.relative_to(root).as_posix()
             found.append(Found(name, path.parent, rows, changed, settled))
