@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 import tiny  # noqa: E402
 
 from marco.config import ModelConfig, SamplingConfig  # noqa: E402
-from marco.engines import loading  # noqa: E402
+from marco.engines import int8, loading  # noqa: E402
 from marco.engines.base import Completion, Request  # noqa: E402
 from marco.engines.local import LocalEngine, open_local  # noqa: E402
 from marco.errors import InvalidOption, ModelUnavailable  # noqa: E402
@@ -130,14 +130,17 @@ def test_every_form_loads_writes_and_takes_what_was_predicted(source: str, form:
         engine.close()
 
 
-def test_quantized_weights_are_smaller(folder: Path) -> None:
+@pytest.mark.parametrize("integers", [False, True])
+def test_quantized_weights_are_smaller(folder: Path, integers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(int8, "fast", lambda: integers)
     config = loading.read_config(folder)
-    sizes = [
+    whole, bytes_, nibbles = (
         loading.model_bytes(loading.load(folder, loading.plan(config, form, device=CPU, dtype=torch.float32)))
         for form in ("none", "8bit", "4bit")
-    ]
-    assert sizes == sorted(sizes, reverse=True)
-    assert len(set(sizes)) == 3
+    )
+    assert max(bytes_, nibbles) < whole
+    # bitsandbytes leaves the head as it is, Marco's integers don't: on a tiny model that outweighs the rest.
+    assert integers or nibbles < bytes_
 
 
 def test_open_local_takes_a_model_config(folder: Path) -> None:

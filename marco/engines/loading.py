@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from marco.engines import int8
 from marco.engines.kv import Geometry
 from marco.errors import InvalidOption, ModelUnavailable
 
@@ -221,10 +222,16 @@ def plan(
     rejected: list[str] = []
     for form, kind, reason in _candidates(quantize, name, device, dtype):
         weights = weight_bytes(counts, form, kind)
+        if in_integers(form, device):
+            # The head, too, is a matrix of integers; where it was the embedding, beside it.
+            head = config.vocab_size * config.hidden_size
+            weights += head if config.tie_word_embeddings else head * (1 - kind.itemsize)
         positions = slots * min(context, _ROOM_POSITIONS) + context
         room = geometry(config, kind, device).bytes_per_position * positions + _OVERHEAD.get(device.type, 1 << 30)
         label = _label(form, kind)
-        if weights + room <= free * _USABLE:
+        # Integers are made from bfloat16 weights, each matrix in its turn.
+        reading = 2 * sum(counts) if in_integers(form, device) else 0
+        if max(weights, reading) + room <= free * _USABLE:
             too_large = f", as {', '.join(rejected)} would not fit" if rejected else ""
             why = f"{label}: {reason}{too_large}; {_gb(weights + room)} of {_gb(free)} free."
             return Plan(
@@ -244,6 +251,11 @@ def plan(
     )
 
 
+def in_integers(form: str, device: torch.device) -> bool:
+    """Whether a form is computed by `marco.engines.int8`, not by bitsandbytes."""
+    return form == "8bit" and device.type == "cpu" and int8.fast()
+
+
 def _candidates(
     quantize: str, name: str, device: torch.device, dtype: torch.dtype | None
 ) -> list[tuple[str, torch.dtype, str]]:
@@ -253,8 +265,9 @@ def _candidates(
         half = torch.float16
     slow = device.type == "cpu" and not fast_bfloat16()
     compute = dtype or half
+    whole = torch.float32 if dtype is None and slow and int8.fast() else compute
     if quantize in ("4bit", "8bit"):
-        return [(quantize, compute, "as asked")]
+        return [(quantize, whole if quantize == "8bit" else compute, "as asked")]
     plain: list[tuple[str, torch.dtype, str]]
     if dtype is not None:
         plain = [("none", dtype, "as asked")]
@@ -269,7 +282,7 @@ def _candidates(
         return plain
     if device.type == "cuda" and name in FOUR_BIT_BY_DEFAULT:
         return [("4bit", compute, "the default of this model on a GPU, where it decodes fastest")]
-    return [*plain, ("8bit", compute, "the most exact that fits"), ("4bit", compute, "the smallest form")]
+    return [*plain, ("8bit", whole, "the most exact that fits"), ("4bit", compute, "the smallest form")]
 
 
 def _label(form: str, dtype: torch.dtype) -> str:
@@ -310,23 +323,29 @@ def load(source: str | Path, decided: Plan, *, adapter: str | None = None, progr
     if path.is_file():
         path = convert_gguf(path, progress=report)
     report(0, 0, f"Loading {path.name}")
-    model = _read(path, decided)
+    integers = in_integers(decided.quantize, decided.device)
+    model = _read(path, decided, torch.bfloat16 if integers else decided.dtype)
     if adapter is not None:
         report(0, 0, f"Loading the adapter {adapter}")
         _adapt(model, adapter)
+        if integers:
+            _merge(model)
+    if integers:
+        int8.quantize(model)
+        model = model.to(decided.dtype)
     return model.eval()
 
 
-def _read(path: Path, decided: Plan) -> Any:
+def _read(path: Path, decided: Plan, dtype: torch.dtype) -> Any:
     from safetensors import SafetensorError
 
     options: dict[str, Any] = {}
-    if decided.quantize != "none":
+    if decided.quantize != "none" and not in_integers(decided.quantize, decided.device):
         options["quantization_config"] = _bitsandbytes(decided)
     try:
         return _causal_models().from_pretrained(
             path,
-            dtype=decided.dtype,
+            dtype=dtype,
             device_map={"": str(decided.device)},
             attn_implementation="sdpa",
             local_files_only=True,
@@ -373,6 +392,16 @@ def _adapt(model: Any, adapter: str) -> None:
         raise ModelUnavailable(f"The adapter {folder} needs the package peft: pip install peft.") from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelUnavailable(f"The adapter {folder} does not go with this model: {error}") from error
+
+
+def _merge(model: Any) -> None:
+    """Add what an adapter learnt to the weights, so that they can be rounded as one."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for path, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+            model.set_submodule(path, module.get_base_layer())
 
 
 # GGUF
@@ -466,6 +495,7 @@ def build_shape(name: str, decided: Plan) -> Any:
 
     config = read_config(name)
     config._attn_implementation = "sdpa"
+    integers = in_integers(decided.quantize, decided.device)
     with torch.device("meta"):
         model = _causal_models().from_config(config, dtype=decided.dtype)
     generator = torch.Generator(decided.device).manual_seed(0)
@@ -476,7 +506,7 @@ def build_shape(name: str, decided: Plan) -> Any:
 
     head = model.get_output_embeddings()
     for path, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and module is not head and decided.quantize != "none":
+        if isinstance(module, nn.Linear) and module is not head and decided.quantize != "none" and not integers:
             model.set_submodule(path, _quantized(module, random, decided))
             continue
         for key, parameter in list(module.named_parameters(recurse=False)):
@@ -490,6 +520,8 @@ def build_shape(name: str, decided: Plan) -> Any:
             setattr(module, key, nn.Parameter(filled, requires_grad=False))
     # Its tables are computed in the constructor, so they are made anew where there is memory behind them.
     model.base_model.rotary_emb = type(model.base_model.rotary_emb)(config).to(decided.device)
+    if integers:
+        int8.quantize(model)
     return model.eval()
 
 
