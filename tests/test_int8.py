@@ -28,6 +28,27 @@ def test_a_product_of_integers_is_near_the_product_of_floats(bias: bool) -> None
     assert (got - wanted).abs().max() < 0.02 * wanted.abs().max()
 
 
+def test_an_outlier_coarsens_its_own_block_alone() -> None:
+    exact = layer(4 * int8.BLOCK, 16)
+    x = torch.randn(3, 4 * int8.BLOCK)
+    x[:, 7] = 300.0
+    whole = int8.Int8Linear(exact)
+    assert len(whole.weight) == 4
+    with torch.no_grad():
+        wanted = exact(x)
+        cut = (whole(x) - wanted).abs().mean()
+        int8_of_one = int8.Int8Linear(exact)
+        int8_of_one.weight, int8_of_one.scale = _as_one(exact)
+        uncut = (int8_of_one(x) - wanted).abs().mean()
+    assert cut < 0.6 * uncut
+
+
+def _as_one(linear: nn.Linear) -> tuple[torch.Tensor, torch.Tensor]:
+    weight = linear.weight.detach()
+    scale = weight.abs().amax(1) / 127
+    return (weight / scale[:, None]).round().to(torch.int8)[None], scale[None]
+
+
 @given(rows=st.integers(1, 40), row=st.integers(0, 39), loud=st.floats(1, 1e6))
 def test_a_row_does_not_depend_on_who_shares_its_batch(rows: int, row: int, loud: float) -> None:
     quantized = int8.Int8Linear(layer())

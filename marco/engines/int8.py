@@ -1,10 +1,11 @@
 """Products of eight-bit integers for processors that have instructions for them.
 
-bitsandbytes computes its `8bit` form for GPUs; on a processor it is no faster than float32. Here each weight matrix is
-rounded to integers with one scale a row (an output), each position's activations with a scale of their own as they
-come, and the product is exact in 32 bits: y = (q_x q_w) s_x s_w. Rows don't share a scale, so what a row becomes does
-not depend on who shares its batch. The scheme is the vector-wise one of LLM.int8 (arXiv 2208.07339, section 2.2)
-without its decomposition of outliers: on the models measured here little is lost (benchmarks/RESULTS.md).
+bitsandbytes computes its `8bit` form for GPUs; on a processor it is no faster than float32. Here weights are rounded to
+integers with a scale for each output, each position's activations with a scale of their own as they come, and the
+product is exact in 32 bits: y = (q_x q_w) s_x s_w. Rows don't share a scale, so what a row becomes does not depend on
+who shares its batch. The scheme is the vector-wise one of LLM.int8 (arXiv 2208.07339, section 2.2); instead of that
+paper's decomposition, long rows are cut into blocks with scales of their own, so that an outlier coarsens its block
+alone. On the 1.5B model that halves the divergence from float32.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from torch import nn
 
 INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8")
 """Processor flags under which a product of integers beats one of floats."""
+BLOCK = 1280
+"""Inputs that share a scale, about: shorter blocks are more exact, longer ones faster."""
 _LARGEST = 127
+_TINY = torch.finfo(torch.float32).tiny
 
 
 def fast() -> bool:
@@ -39,18 +43,30 @@ class Int8Linear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        weight = linear.weight.detach().float()
-        scale = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / _LARGEST
-        self.register_buffer("weight", (weight / scale[:, None]).round_().to(torch.int8))
-        self.register_buffer("scale", scale)
+        blocks = max(1, round(linear.in_features / BLOCK))
+        while linear.in_features % blocks:
+            blocks += 1
+        weight = linear.weight.detach().float().reshape(linear.out_features, blocks, -1).transpose(0, 1)
+        scale = weight.abs().amax(2, keepdim=True).clamp_min(_TINY) / _LARGEST
+        # [blocks, out, in / blocks] and [blocks, out]
+        self.register_buffer("weight", (weight / scale).round_().to(torch.int8).contiguous())
+        self.register_buffer("scale", scale[..., 0].contiguous())
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        rows = x.reshape(-1, self.in_features).float()
+        blocks = len(self.weight)
+        # [blocks, rows, in / blocks] and [blocks, rows, 1]
+        rows = x.reshape(-1, blocks, self.in_features // blocks).transpose(0, 1).float()
         # NaN and infinity become a scale that isn't finite, and so a row that isn't: the engine looks for those.
-        scale = rows.abs().amax(1, keepdim=True).clamp_min_(torch.finfo(torch.float32).tiny).div_(_LARGEST)
-        whole = (rows / scale).round_().to(torch.int8)
-        y = torch._int_mm(whole, self.weight.t()).float().mul_(scale).mul_(self.scale)
+        scales = rows.abs().amax(2, keepdim=True).clamp_min_(_TINY).div_(_LARGEST)
+        whole = (rows / scales).round_().to(torch.int8, memory_format=torch.contiguous_format)
+        products = (
+            torch._int_mm(whole[block], self.weight[block].t()).float().mul_(scales[block]).mul_(self.scale[block])
+            for block in range(blocks)
+        )
+        y = next(products)
+        for product in products:
+            y += product
         if self.bias is not None:
             y += self.bias
         return y.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
