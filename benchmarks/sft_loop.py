@@ -41,7 +41,7 @@ def run(given: argparse.Namespace) -> None:
     out = given.out
     out.mkdir(parents=True, exist_ok=True)
     questions = ("--data", given.questions, "--lang", given.lang)
-    engine = ("--engine", "local", "--slots", given.slots)
+    engine = ("--engine", "local", "--slots", given.slots, "--quantize", given.quantize)
     if not (out / "data-demo" / "report.json").is_file():
         marco(out, "train", "data", given.demo, "--out", out / "data-demo", "--seed", given.seed)
     marco(
@@ -158,6 +158,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--max-tokens", type=int, default=512)
     parser.add_argument("--budget", type=int, default=2000, help="generated tokens a problem")
     parser.add_argument("--reflection", default="low-confidence")
+    parser.add_argument("--quantize", default="auto", help="form of the model in searches, not in training")
     parser.add_argument("--slots", type=int, default=8, help="rollouts decoded together; 64 is fastest on a processor")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)
