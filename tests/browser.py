@@ -125,7 +125,7 @@ class Apps:
         """
         from starlette.middleware import Middleware
 
-        from ui import LAUNCH, build_app
+        from ui import build_app, launch_options
         from ui.gate import Gate, Limits
         from ui.model_loader import ModelLoader, Progress
 
@@ -150,7 +150,7 @@ class Apps:
             refused=lambda why: None,
         )
         _, url, _ = app.launch(
-            server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, app_kwargs={"middleware": [gate]}, **LAUNCH
+            server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **launch_options(middleware=[gate])
         )
         self._closing.append(lambda: (loader.close(), app.close(verbose=False)))
         return Served(url, engine, loader, runs)

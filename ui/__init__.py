@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import gradio as gr
+from starlette.middleware import Middleware
+from starlette.routing import Route
 
 from marco.config import STRATEGIES, ModelConfig
 from marco.translation import MODES
 from ui import api, compare, lab, library, reason, translate
+from ui.first_script import FirstScript
 from ui.markup import Element, el
 from ui.model_loader import ModelLoader, Opener
 from ui.panel import panel
@@ -21,7 +24,7 @@ from ui.tree_view import CSS as TREE_CSS
 from ui.visitors import folder_of, new_secret
 from ui.waiting import QUIET, progress_text
 
-__all__ = ["LAUNCH", "build_app"]
+__all__ = ["build_app", "launch_options"]
 
 _HERE = Path(__file__).parent
 _SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "Noto Sans CJK SC", "sans-serif"]
@@ -89,15 +92,18 @@ SEATS = 8
 ROOM = 128
 """People who may wait for a seat."""
 
-LAUNCH: dict[str, Any] = {
-    "theme": _theme(),
-    "css": (_HERE / "page.css").read_text(encoding="utf-8") + TREE_CSS,
-    "i18n": LABELS,
-    "run_history": False,
-    "footer_links": ["api", "settings"],
-    "show_error": True,
-}
-"""Arguments for `launch`: Gradio takes looks and texts there."""
+
+def launch_options(*, routes: Sequence[Route] = (), middleware: Sequence[Middleware] = ()) -> dict[str, Any]:
+    """Arguments for the page's `launch`: Gradio takes looks and texts there, and what stands around the page."""
+    return {
+        "theme": _theme(),
+        "css": (_HERE / "page.css").read_text(encoding="utf-8") + TREE_CSS,
+        "i18n": LABELS,
+        "run_history": False,
+        "footer_links": ["api", "settings"],
+        "show_error": True,
+        "app_kwargs": {"routes": list(routes), "middleware": [*middleware, Middleware(FirstScript)]},
+    }
 
 
 def model_status(loader: ModelLoader, request: gr.Request | None) -> Element:

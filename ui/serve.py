@@ -25,7 +25,7 @@ from marco import logs
 from marco.config import ModelConfig
 from marco.engines.base import Engine
 from marco.runs import runs_folder
-from ui import LAUNCH, build_app
+from ui import build_app, launch_options
 from ui.auth import gatekeeper
 from ui.gate import SHARED, Gate, Limits
 from ui.metrics import Metrics
@@ -129,8 +129,7 @@ def serve_site(loader: ModelLoader, site: Site, *, switch: Callable[[ModelConfig
             _frontend=False,
             auth=gatekeeper(site.auth) if site.auth else None,
             max_file_size=(site.limits or Limits()).body_bytes,
-            app_kwargs=_around(app, loader, site, metrics, ending, activities),
-            **LAUNCH,
+            **_around(app, loader, site, metrics, ending, activities),
         )
         shown = "localhost" if site.host in ("0.0.0.0", "::") else site.host
         sys.stdout.write(f"Marco is at http://{shown}:{site.port}\n")
@@ -149,7 +148,7 @@ def serve_site(loader: ModelLoader, site: Site, *, switch: Callable[[ModelConfig
 def _around(
     app: Blocks, loader: ModelLoader, site: Site, metrics: Metrics, ending: threading.Event, activities: Activities
 ) -> dict[str, Any]:
-    """What stands around the page: the gate before it, and what machines ask beside it."""
+    """How to launch the page: with the gate before it, and what machines ask beside it."""
 
     def health(_: Request) -> JSONResponse:
         state = loader.state
@@ -174,7 +173,7 @@ def _around(
         refused=lambda why: metrics.refused.labels(why).inc(),
         left=activities.forget,
     )
-    return {"routes": [Route("/health", health), Route("/metrics", figures)], "middleware": [gate]}
+    return launch_options(routes=[Route("/health", health), Route("/metrics", figures)], middleware=[gate])
 
 
 def _wait_until(condition: Callable[[], bool], seconds: float) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from marco.errors import MarcoError
-from marco.events import Event
+from marco.events import Event, Partial
 from ui.render import View
 
 log = logging.getLogger("marco.ui")
@@ -30,7 +30,9 @@ POLL = 0.1
 
 REDRAW = 0.22
 """Seconds between redraws: fewer than five a second."""
-
+WORDS = 0.6
+"""Seconds between redraws that show but more words of what is being written: each takes time from a model on the same
+processor."""
 
 BEAT = 1.0
 """Seconds after which the clock on the page moves on, whatever the model does."""
@@ -149,7 +151,7 @@ def watch(
             arrivals.put(None)
 
     threading.Thread(target=work, name="marco-search", daemon=True).start()
-    changed = over = False
+    changed = words = over = False
     drawn = 0.0
     try:
         while not over:
@@ -165,7 +167,8 @@ def watch(
                         log.exception("an event that can't be shown: %s", type(arrival).__name__)
                         view.error = surprise
                         activity.stop.set()
-                    changed = True
+                    words = words or isinstance(arrival, Partial)
+                    changed = changed or not isinstance(arrival, Partial)
                     arrival = arrivals.get_nowait()
             except queue.Empty:
                 pass
@@ -175,8 +178,9 @@ def watch(
             now = clock()
             view.latest = now if view.ended is None else view.latest
             quiet = now - drawn >= BEAT and view.started is not None
-            if not over and (changed or activity.fresh or quiet) and now - drawn >= redraw:
-                drawn, changed, activity.fresh = now, False, False
+            due = changed or activity.fresh or quiet or (words and now - drawn >= WORDS)
+            if not over and due and now - drawn >= redraw:
+                drawn, changed, words, activity.fresh = now, False, False, False
                 yield view
         activity.running = False
         yield view

@@ -48,16 +48,18 @@ FRAMES = """() => {
   // An update changes the tree between two frames and is laid out and painted before the next: both pauses are its own.
   const pauses = window.marcoPauses = [];
   let changed = false, open = false, last = performance.now();
+  // The page slows whatever asks for frame after frame (frames.js).
+  const ask = window.requestAnimationFrame.unslowed ?? window.requestAnimationFrame;
   new MutationObserver(() => (changed = true)).observe(document.querySelector("#reason-tree .tree-stage"),
     { subtree: true, childList: true, attributes: true });
-  requestAnimationFrame(function frame() {
+  ask(function frame() {
     const now = performance.now(), pause = now - last;
     if (open) pauses.push(Math.max(pauses.pop(), pause));
     if (changed) pauses.push(pause);
     open = changed;
     changed = false;
     last = now;
-    requestAnimationFrame(frame);
+    ask(frame);
   });
 }"""
 
@@ -189,13 +191,13 @@ def page_open(engine: Engine, executable: str, folder: Path, settings: dict[str,
     """The app over `engine` with its page open in a browser, and these settings in its address."""
     from playwright.sync_api import sync_playwright
 
-    from ui import LAUNCH, build_app
+    from ui import build_app, launch_options
     from ui.model_loader import ModelLoader
 
     loader = ModelLoader(lambda progress: engine)
     app = build_app(loader, runs=folder / "page")
     loader.start()
-    _, url, _ = app.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **LAUNCH)
+    _, url, _ = app.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **launch_options())
     try:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
