@@ -164,7 +164,12 @@ class Session:
             while not self.inbox.empty():
                 yield from self._steer(*self.inbox.get())
             if self.search.finished:
-                break
+                # From here on nobody is let in who would not be heard; who came just before still is.
+                self.on_running(False)
+                if self.inbox.empty():
+                    break
+                self.on_running(True)
+                continue
             if self.stop.is_set():
                 reason = "user"
             elif self._out_of_time():

@@ -18,6 +18,7 @@ from marco.events import (
     ReflectionJudged,
     SearchEnded,
     SearchStarted,
+    Steered,
     Warned,
     WorkCancelled,
     WorkIssued,
@@ -265,6 +266,22 @@ def test_a_search_is_steered_while_it_runs():
     solution = Solution.of(events)
     assert solution.rollouts == 6
     assert any(node.kind == "reflection" for node in solution.tree.nodes.values())
+
+
+def test_whoever_comes_too_late_to_be_heard_is_told_so():
+    solver = make(rollouts=2, engine_options={"seconds_per_token": 0.001})
+    let_in = late = 0
+    events = []
+    for event in solver.stream(QUESTION):
+        events.append(event)
+        if isinstance(event, (AnswerChosen, SearchEnded)):
+            try:
+                solver.steer("budget", rollouts=3)
+                let_in += 1
+            except SearchError:
+                late += 1
+    assert late > 0
+    assert sum(isinstance(event, Steered) for event in events) == let_in > 0
 
 
 def test_the_public_names_are_these():
