@@ -24,8 +24,8 @@ from marco.runs import read_run
 from marco.solver import Solver
 from marco.tree import Tree
 
-Work = Callable[[Engine], Iterable[Event]]
-"""A search that waits for its engine."""
+Work = Callable[[Engine], Iterable[Any]]
+"""A search that waits for its engine; its items are events, or what else can be sent between processes."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -76,7 +76,7 @@ def on_gpu(
 
 
 @on_gpu(lambda model, work, options: seconds_for(options))
-def borrow(model: str | None, work: Work, options: Mapping[str, Any]) -> Iterator[Event]:  # noqa: ARG001
+def borrow(model: str | None, work: Work, options: Mapping[str, Any]) -> Iterator[Any]:  # noqa: ARG001
     """`work` on the engine of the process that has the GPU. Everything that goes in must be fit to be sent there:
     `work` a function of a module, or a `partial` of one; `options` from `Options.to_dict()`."""
     yield from work(_engine(model))

@@ -77,3 +77,35 @@ def test_a_translation_is_made_there_too(space: Served, open_page):
     expect(page.locator("#translate-run")).to_be_enabled(timeout=60_000)
     expect(page.locator("#translate-status .is-done")).to_be_visible(timeout=60_000)
     assert len(space.lent) > before
+    before = len(space.lent)
+    page.get_by_role("button", name="Say it playfully").click()
+    expect(page.locator("#translate-beside .asked")).not_to_have_text("")
+    expect(page.locator("#translate-beside").get_by_role("button", name="Use this one")).to_be_visible()
+    assert len(space.lent) == before + 1
+
+
+def test_many_lines_are_lent_a_gpu_each_but_for_those_with_nothing_to_translate(space: Served, open_page):
+    page = open_page(space.url)
+    page.get_by_role("tab", name="Translate").click()
+    page.get_by_role("button", name="Many lines").click()
+    page.locator("#translate-lines textarea").fill("早上好\n12345\n晚安")
+    before = len(space.lent)
+    page.locator("#translate-lines-run").click()
+    expect(page.locator("#translate-lines-csv")).to_be_visible(timeout=60_000)
+    expect(page.locator("#translate-lines-table tbody tr")).to_have_count(3)
+    assert len(space.lent) == before + 2
+
+
+def test_every_strategy_that_is_compared_is_lent_a_gpu(space: Served, open_page):
+    page = open_page(space.url)
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#compare-tokens input[type=number]").fill("300")
+    page.locator("#compare-tokens input[type=number]").press("Tab")
+    before = len(space.lent)
+    page.locator("#compare-question textarea").fill(QUESTION)
+    page.locator("#compare-question textarea").press("Enter")
+    columns = page.locator("#compare-result .columns > .card")
+    expect(columns).to_have_count(3)
+    expect(page.locator("#compare-run")).to_be_enabled(timeout=60_000)
+    expect(page.locator("#compare-result .big-answer")).to_have_count(3)
+    assert len(space.lent) == before + 3

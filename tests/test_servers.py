@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from pathlib import Path
 
 import httpx
 import pytest
@@ -213,6 +214,12 @@ def test_sglang_is_known_by_its_list_of_models_and_tells_more():
     found = look_at(client({"/v1/models": listed("sglang"), "/get_server_info": info}), "http://server")
     assert (found.adapter.kind, found.slots, found.context) == ("sglang", 12, 4096)
     assert found.lacks == (NO_CACHE,)
+
+
+def test_sglang_says_where_its_tokenizer_lies_whatever_its_model_is_called() -> None:
+    info = {"tokenizer_path": "/models/tokenizer"}
+    found = look_at(client({"/v1/models": listed("sglang"), "/server_info": info}), "http://server")
+    assert found.file == Path("/models/tokenizer")
 
 
 def test_vllm_is_known_by_its_list_of_models():

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import gradio as gr
 
-from marco.config import STRATEGIES, options
+from marco import zerogpu
+from marco.config import STRATEGIES, check_question, options
 from marco.errors import MarcoError
-from marco.events import RolloutFinished
+from marco.events import Event, RolloutFinished
 from marco.solver import Solver
 from ui import render
 from ui.markup import Element, el
@@ -73,12 +74,12 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
     )
 
     def compare(
-        request: gr.Request, secret: str | None, question: str, chosen: list[str], tokens: float
+        request: gr.Request, secret: str | None, question: str, named: list[str], tokens: float
     ) -> Iterator[dict[Any, Any]]:
         t = speaker(request)
         session = str(request.session_hash)
         activity = activities.begin(session, TAB)
-        contest = Contest([name for name in STRATEGIES if name in chosen])
+        contest = Contest([name for name in STRATEGIES if name in named])
         yield {run: gr.update(interactive=False), stop: gr.update(interactive=True), result: None}
         for note in contend(activity, contest, question, int(tokens), request, secret):
             if activities.get(session, TAB) is not activity:
@@ -109,12 +110,18 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
                 part = Activity(stop=activity.stop)
                 contest.views[name] = part.view
                 try:
-                    solver = Solver(engine, options("marco", strategy=name, tokens=tokens), runs=runs)
+                    chosen = options("marco", strategy=name, tokens=tokens)
+                    solver = Solver(engine, chosen, runs=runs)
+                    if zerogpu.active():
+                        check_question(question)
                 except MarcoError as error:
                     part.view.error = str(error)
                     yield render.status(part.view, t)
                     continue
-                events = partial(solver.stream, question, stop=activity.stop)
+                events: Callable[[], Iterable[Event]] = partial(solver.stream, question, stop=activity.stop)
+                if zerogpu.active():
+                    work = partial(zerogpu.solve, options=chosen, question=question, runs=runs)
+                    events = partial(zerogpu.lent, engine.info.model, work, chosen, activity.stop)
                 for view in watch(part, events, surprise=t("surprise")):
                     yield render.status(view, t)
                 if part.view.error:

@@ -15,8 +15,9 @@ from typing import Any
 
 import gradio as gr
 
+from marco import zerogpu
 from marco.errors import InvalidOption, InvalidText, MarcoError
-from marco.translation import language, lines_of, reading, row_of, to_csv, translate_stream
+from marco.translation import defaults, language, lines_of, reading, row_of, to_csv, translate_stream
 from ui import render
 from ui.markup import Element, el
 from ui.model_loader import ModelLoader
@@ -116,6 +117,9 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
                 part = Activity(stop=activity.stop)
                 try:
                     events = translate_stream(engine, line, to, stop=activity.stop, runs=runs, **how)
+                    if zerogpu.active():
+                        work = partial(translate_stream, text=line, to=to, runs=runs, **how)
+                        events = zerogpu.lent(engine.info.model, work, defaults(how["mode"]), activity.stop)
                 except (InvalidText, InvalidOption) as mistake:
                     rows.append({"source": line, "target_language": to, "warnings": str(mistake)})
                     continue

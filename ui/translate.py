@@ -153,7 +153,11 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
             return
         try:
             with loader.using(engine):
-                said = asked(engine, key, read, own.stop)
+                if zerogpu.active():
+                    work = partial(asked_there, key=key, read=read)
+                    (said,) = zerogpu.borrow(engine.info.model, work, defaults("quick").to_dict())
+                else:
+                    said = asked(engine, key, read, own.stop)
         except MarcoError as error:
             yield el("p", str(error), class_="warning")
             return
@@ -204,6 +208,11 @@ def asked(engine: Engine, key: str, read: Translation, stop: threading.Event) ->
             engine, read.source, read.target_language, source=read.source_language, mode="quick", stop=stop
         ).translation
     return in_register(engine, read, key.removeprefix("register_"), stop=stop)
+
+
+def asked_there(engine: Engine, *, key: str, read: Translation) -> Iterator[str]:
+    """`asked` as work to lend a GPU for: one text."""
+    yield asked(engine, key, read, threading.Event())
 
 
 def candidates(read: Translation) -> list[tuple[str, float | None]]:

@@ -109,7 +109,9 @@ def _sglang(client: httpx.Client, model: str, context: int, root: Path) -> Found
             break
     lacks = (NO_CACHE,) if told.get("disable_radix_cache") else ()
     slots = int(told.get("max_running_requests") or 0)
-    return Found(SGLang(model), model, slots, context or int(told.get("context_length") or 0), root, lacks)
+    # Served under a name of its own, or with a tokenizer from elsewhere, the model's path leads to no tokenizer.
+    file = Path(told["tokenizer_path"]) if told.get("tokenizer_path") else root
+    return Found(SGLang(model), model, slots, context or int(told.get("context_length") or 0), file, lacks)
 
 
 def find_tokenizer(
