@@ -238,6 +238,23 @@ def bench_steps(
     _print_figures(figures, seed, as_json)
 
 
+@bench_app.command(name="precision")
+def bench_precision(
+    model: Model = None,
+    quantize: Quantize = "8bit",
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16 or float32.")] = "auto",
+    tokens: Annotated[int, typer.Option(min=8, help="Tokens that are written for each of four questions.")] = 96,
+    as_json: Json = False,
+) -> None:
+    """What a quantized form changes about a model's next tokens, beside the unquantized one."""
+    from marco.benchmarks.precision import bench_precision as measure
+
+    config = model_config(model, "local", None, quantize, dtype=dtype)
+    with reporting("Measuring") as report:
+        figures = measure(config, report, tokens=tokens)
+    _print_figures(figures, 0, as_json)
+
+
 @bench_app.command(name="tree")
 def bench_tree(
     nodes: Annotated[int, typer.Option(min=10, help="Nodes of the tree.")] = 10_000,

@@ -66,6 +66,21 @@ def test_a_step_is_measured_for_each_batch_that_was_asked_for(tmp_path, marco_cl
     assert figures["tokens_per_second"]["3"] == pytest.approx(3 / seconds, rel=0.1)
 
 
+def test_a_form_is_compared_with_the_unquantized_model(tmp_path, marco_cli):
+    folder = tiny.build(tmp_path / "model")
+
+    def measured(form):
+        arguments = ("--model", folder, "--quantize", form, "--dtype", "float32", "--tokens", 8, "--json")
+        code, out, _ = marco_cli("bench", "precision", *arguments)
+        assert code == 0
+        return json.loads(out)
+
+    same, rounded = measured("none"), measured("8bit")
+    assert (same["divergence_mean"], same["agreement"]) == (pytest.approx(0, abs=1e-5), 1)
+    assert 0 < rounded["divergence_mean"] <= rounded["divergence_p95"] * 4
+    assert rounded["weight_bytes"] < rounded["weight_bytes_unquantized"] == same["weight_bytes"]
+
+
 def test_every_benchmark_names_its_machine_its_seed_and_its_commit(marco_cli):
     code, out, _ = marco_cli("bench", "tree", "--nodes", 50, "--seed", 7, "--json")
     figures = json.loads(out)
