@@ -45,7 +45,7 @@ browser: setup  ## a browser for the tests: one that is there, Playwright's, or 
 test: check setup-train browser test-only  ## lint, types and every test
 
 test-only:
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 screenshots: setup browser  ## the pictures of the README, from the running app
 	$(BIN)/python docs/take_screenshots.py
