@@ -33,7 +33,8 @@ class InvalidOption(UserMistake):
     def __init__(self, field: str, value: object, allowed: str) -> None:
         shown = repr(value)
         if len(shown) > 80:
-            shown = shown[:77] + "..."
+            # The end of a long path is its name.
+            shown = shown[:47] + "..." + shown[-30:]
         super().__init__(f"{field} is {shown}, but must be {allowed}.")
         self.field = field
         self.value = value
