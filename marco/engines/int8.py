@@ -5,7 +5,7 @@ integers with a scale for each output, each position's activations with a scale 
 product is exact in 32 bits: y = (q_x q_w) s_x s_w. Rows don't share a scale, so what a row becomes does not depend on
 who shares its batch. The scheme is the vector-wise one of LLM.int8 (arXiv 2208.07339, section 2.2); instead of that
 paper's decomposition, long rows are cut into blocks with scales of their own, so that an outlier coarsens its block
-alone. On the 1.5B model that halves the divergence from float32.
+alone. `marco bench precision` says what is lost, `marco bench steps` what is won.
 """
 
 from __future__ import annotations
