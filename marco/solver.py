@@ -37,6 +37,7 @@ from marco.events import (
     Event,
     SearchEnded,
     SearchStarted,
+    Steered,
     Warned,
 )
 from marco.prompts import Message, solve_messages
@@ -271,6 +272,12 @@ class Solver:
             rollouts=rollouts or budget.rollouts, tokens=tokens or budget.tokens, seconds=seconds or budget.seconds
         )
         self.options = replace(self.options, budget=budget)
+        given = {"rollouts": rollouts, "tokens": tokens, "seconds": seconds}
+        changed = [event.data for event in recorded.events if isinstance(event, Steered) and event.action == "budget"]
+        if changed and any(given.values()):
+            # What was changed during the search is done again with it: the limits of now come after that.
+            limits = {name: limit or changed[-1].get(name) for name, limit in given.items()}
+            interventions = [("budget", None, limits), *interventions]
         task = (task_of or _task_of)(started)
         self.run = run
         writer = run_files.RunWriter(run, resume=True)

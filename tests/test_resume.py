@@ -94,6 +94,19 @@ def test_a_longer_search_is_the_same_whether_it_was_interrupted_or_not(tmp_path)
     assert sorted_tree(read_run(short.run).events)["nodes"] == expected["nodes"]
 
 
+def test_more_is_given_to_a_search_that_was_given_more_before(tmp_path):
+    s = solver(tmp_path, rollouts=3, reflection="off")
+    for event in s.stream(QUESTION):
+        if isinstance(event, AnswerChosen):
+            s.steer("budget", rollouts=5)
+    assert Solution.of(read_run(s.run).events).rollouts == 5
+    for wanted in (8, 11):
+        list(Solver(ScriptedEngine(bolts)).resume(s.run, rollouts=wanted))
+        assert Solution.of(read_run(s.run).events).rollouts == wanted
+    # Without a word the last limits hold.
+    assert Solution.of(list(Solver(ScriptedEngine(bolts)).resume(s.run))).rollouts == 11
+
+
 def test_nothing_on_record_is_written_twice(finished, tmp_path):
     data, *_ = finished
     path = tmp_path / "run.jsonl"
