@@ -28,7 +28,11 @@ COUNT = """() => new Promise((done) => {
 
 @pytest.fixture
 def site() -> TestClient:
-    routes = [Route("/", lambda _: HTMLResponse(PAGE)), Route("/text", lambda _: PlainTextResponse("<head>"))]
+    routes = [
+        Route("/", lambda _: HTMLResponse(PAGE)),
+        Route("/text", lambda _: PlainTextResponse("<head>")),
+        Route("/file/run.html", lambda _: HTMLResponse(PAGE)),
+    ]
     return TestClient(
         Starlette(routes=routes, middleware=[Middleware(FirstScript, script="ours()"), Middleware(GZipMiddleware)])
     )
@@ -40,6 +44,9 @@ def test_the_script_stands_before_every_other_once(site: TestClient) -> None:
 
 
 def test_what_is_no_page_stays_as_it_is(site: TestClient) -> None:
+    assert site.get("/file/run.html", headers={"accept": "text/html"}).text == PAGE
+    head = site.head("/", headers={"accept": "text/html", "accept-encoding": "identity"})
+    assert head.headers["content-length"] == str(len(PAGE))
     assert site.get("/text", headers={"accept": "text/html"}).text == "<head>"
     assert site.get("/", headers={"accept": "application/json"}).text == PAGE
 

@@ -89,11 +89,14 @@ def test_many_lines_are_lent_a_gpu_each_but_for_those_with_nothing_to_translate(
     page.get_by_role("tab", name="Translate").click()
     page.get_by_role("button", name="Many lines").click()
     page.locator("#translate-lines textarea").fill("早上好\n12345\n晚安")
-    before = len(space.lent)
+    before, recorded = len(space.lent), set(space.runs.rglob("*.jsonl"))
     page.locator("#translate-lines-run").click()
     expect(page.locator("#translate-lines-csv")).to_be_visible(timeout=60_000)
     expect(page.locator("#translate-lines-table tbody tr")).to_have_count(3)
     assert len(space.lent) == before + 2
+    written = set(space.runs.rglob("*.jsonl")) - recorded
+    assert len(written) == 2
+    assert all(run.stat().st_size for run in written)
 
 
 def test_every_strategy_that_is_compared_is_lent_a_gpu(space: Served, open_page):

@@ -12,14 +12,16 @@ _HEAD = b"<head>"
 
 
 class FirstScript:
-    """ASGI middleware: puts `script` at the beginning of every HTML page's head."""
+    """ASGI middleware: puts `script` at the beginning of the page's head. Files, recorded searches among them, are
+    delivered as they are."""
 
     def __init__(self, app: ASGIApp, script: str = SCRIPT) -> None:
         self._app = app
         self._markup = b"<script>" + script.encode() + b"</script>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or "text/html" not in Headers(scope=scope).get("accept", ""):
+        page = scope["type"] == "http" and scope["method"] == "GET" and scope["path"] in ("", "/")
+        if not page or "text/html" not in Headers(scope=scope).get("accept", ""):
             await self._app(scope, receive, send)
             return
         # A page that comes packed can't be added to.
@@ -37,10 +39,10 @@ class FirstScript:
                 parts.append(message.get("body", b""))
                 if message.get("more_body"):
                     return
-                page = b"".join(parts).replace(_HEAD, _HEAD + self._markup, 1)
-                MutableHeaders(raw=start["headers"])["content-length"] = str(len(page))
+                body = b"".join(parts).replace(_HEAD, _HEAD + self._markup, 1)
+                MutableHeaders(raw=start["headers"])["content-length"] = str(len(body))
                 await send(start)
-                await send({"type": "http.response.body", "body": page})
+                await send({"type": "http.response.body", "body": body})
                 return
             await send(message)
 

@@ -116,7 +116,9 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
                     return
                 part = Activity(stop=activity.stop)
                 try:
-                    events = translate_stream(engine, line, to, stop=activity.stop, runs=runs, **how)
+                    # Mistakes are raised at the call. Where a GPU is lent, what comes of it is recorded there.
+                    own = None if zerogpu.active() else runs
+                    events = translate_stream(engine, line, to, stop=activity.stop, runs=own, **how)
                     if zerogpu.active():
                         work = partial(translate_stream, text=line, to=to, runs=runs, **how)
                         events = zerogpu.lent(engine.info.model, work, defaults(how["mode"]), activity.stop)

@@ -23,14 +23,18 @@ _LARGEST = 127
 _TINY = torch.finfo(torch.float32).tiny
 
 
-def fast() -> bool:
-    """Whether this processor multiplies eight-bit integers faster than floats."""
+def processor_flags() -> frozenset[str] | None:
+    """What this processor says that it can do; None where it doesn't say."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        flags = next(line for line in lines if line.startswith("flags")).split()
+        return frozenset(next(line for line in lines if line.startswith("flags")).split())
     except (OSError, StopIteration):
-        return False
-    return any(flag in flags for flag in INSTRUCTIONS)
+        return None
+
+
+def fast() -> bool:
+    """Whether this processor multiplies eight-bit integers faster than floats."""
+    return not (processor_flags() or frozenset()).isdisjoint(INSTRUCTIONS)
 
 
 class Int8Linear(nn.Module):

@@ -125,11 +125,8 @@ def _group_allowance() -> int:
 
 def fast_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 itself; one that emulates it is faster in float32."""
-    try:
-        flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
-    except (OSError, StopIteration):
-        return True
-    return "amx_bf16" in flags or "avx512_bf16" in flags
+    flags = int8.processor_flags()
+    return flags is None or not flags.isdisjoint(("amx_bf16", "avx512_bf16"))
 
 
 def read_config(source: str | Path) -> Any:
