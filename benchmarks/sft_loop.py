@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from marco.evaluation.metrics import wilson
+from marco.evaluation.records import Record
+from marco.evaluation.summary import compare, lines
 from marco.runs import read_run
 from marco.training.rules import well_formed
 from marco.tree import Tree
@@ -82,11 +84,11 @@ def measure(folder: Path) -> list[dict[str, Any]]:
             texts[strategy] += 1
             formed[strategy] += well_formed(tree.rollout_text(number))
     reflections = json.loads((folder / "statistics.json").read_text())["reflection"]
-    lines = []
+    measured = []
     for item in json.loads((folder / "summary.json").read_text()):
         name = item["strategy"]
         low, high = wilson(formed[name], texts[name])
-        lines.append(
+        measured.append(
             {
                 **{key: item[key] for key in ("strategy", "label", "problems", "accuracy", "low", "high")},
                 "tokens": item["tokens_per_problem"],
@@ -97,32 +99,48 @@ def measure(folder: Path) -> list[dict[str, Any]]:
                 "reflections": [part for part in reflections if part["generation"].startswith(name)],
             }
         )
-    return lines
+    return measured
+
+
+def against_base(out: Path, name: str) -> dict[str, Any]:
+    """The same problems with and without the fine-tuning, by strategy: `marco.evaluation.summary.compare`."""
+    base = {line.combination.strategy: line for line in lines(Record.read(out / "eval-base"))}
+    tuned = {line.combination.strategy: line for line in lines(Record.read(out / f"eval-{name}"))}
+    return {strategy: compare(line, base[strategy]) for strategy, line in tuned.items()}
 
 
 def write_summary(out: Path) -> None:
     found = {name: measure(out / f"eval-{name}") for name in VARIANTS}
+    for name in VARIANTS[1:]:
+        paired = against_base(out, name)
+        for row in found[name]:
+            row["against_base"] = paired[row["strategy"]]
     runs = {name: json.loads((out / f"run-{name}" / "result.json").read_text()) for name in VARIANTS if name != "base"}
     (out / "summary.json").write_text(json.dumps({"evaluations": found, "runs": runs}, indent=1) + "\n")
-    lines = [
-        "| model | how | problems | accuracy | 95% | tokens | well-formed | 95% | repaired | spoiled |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+    table = [
+        "| model | how | problems | accuracy | 95% | against base | tokens | well-formed | 95% | repaired | spoiled |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, rows in found.items():
         for row in rows:
-            lines.append(
+            table.append(
                 f"| {name} | {row['label']} | {row['problems']} | {row['accuracy']:.1%} "
-                f"| {row['low']:.1%} to {row['high']:.1%} | {row['tokens']:.0f} | {_share(row['well_formed'])} "
-                f"| {row['well_formed_low']:.1%} to {row['well_formed_high']:.1%} "
+                f"| {row['low']:.1%} to {row['high']:.1%} | {_pair(row.get('against_base'))} | {row['tokens']:.0f} "
+                f"| {_share(row['well_formed'])} | {row['well_formed_low']:.1%} to {row['well_formed_high']:.1%} "
                 f"| {_of(row, 'repaired', 'failures')} | {_of(row, 'spoiled', 'successes')} |"
             )
-    text = "\n".join(lines)
+    text = "\n".join(table)
     (out / "summary.md").write_text(text + "\n")
     print(text)
 
 
 def _share(value: float | None) -> str:
     return "—" if value is None else f"{value:.1%}"
+
+
+def _pair(pair: dict[str, Any] | None) -> str:
+    """Problems that only the tuned model solved, that only the base solved, and McNemar's p."""
+    return "—" if pair is None else f"+{pair['only_first']} −{pair['only_second']} (p = {pair['mcnemar_p']:.2f})"
 
 
 def _of(row: dict[str, Any], what: str, among: str) -> str:

@@ -88,6 +88,19 @@ def test_reflections_that_repaired_are_told_with_how_many_there_were(measured):
     assert f"{told['repaired']} of {told['failures']} (" in line
 
 
+def test_each_tuned_model_is_compared_with_the_base_problem_by_problem(measured):
+    found = json.loads((measured / "summary.json").read_text())["evaluations"]
+    assert all("against_base" not in row for row in found["base"])
+    for row in found["demo"]:
+        pair = row["against_base"]
+        assert pair["only_first"] == 0
+        assert pair["only_second"] + pair["both"] == 2
+        assert pair["difference"] == row["accuracy"] - 1
+    assert "+0 −2" in next(
+        line for line in (measured / "summary.md").read_text().splitlines() if line.startswith("| demo | cot")
+    )
+
+
 def test_the_loop_measures_all_three_alike(monkeypatch, tmp_path):
     """Same problems, budget and strategies, whatever the model; what is learnt from is not measured on."""
     said: list[list[str]] = []
