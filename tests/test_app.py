@@ -447,7 +447,7 @@ def test_who_waits_sees_their_place_who_finds_no_room_keeps_their_question_and_t
     ask(second, "Second in the queue?")
     status = second.locator("#reason-status")
     expect(status.locator(".place")).to_be_visible()
-    expect(status.locator(".place")).to_have_text("You are in the queue: number 1 of 1.")
+    expect(status.locator(".place .words")).to_have_text("You are in the queue: number 1 of 1.")
     assert findings(second) == []
 
     ask(third, "请问还有位置吗？")
@@ -462,6 +462,27 @@ def test_who_waits_sees_their_place_who_finds_no_room_keeps_their_question_and_t
     expect(second.locator("#reason-tree .kind-ghost").first).to_be_visible()
     second.locator("#reason-stop").click()
     expect(second.locator("#reason-run")).to_be_enabled()
+
+
+def test_who_waits_can_leave_the_queue_and_makes_room_for_another(busy, open_page):
+    app, first = busy
+    ask(first)
+    expect(first.locator("#reason-tree .kind-ghost").first).to_be_visible()
+    second = open_page(f"{app.url}?rollouts=64")
+    ask(second, "Second in the queue?")
+    second.get_by_role("button", name="Leave the queue").click()
+    expect(second.locator("#reason-status .place")).to_have_count(0)
+    expect(second.locator("#reason-question textarea")).to_have_value("Second in the queue?")
+    expect(second.locator("#reason-run")).to_be_enabled()
+
+    third = open_page(app.url)
+    ask(third, "Third, and next?")
+    expect(third.locator("#reason-status .place .words")).to_have_text("You are in the queue: number 1 of 1.")
+    first.locator("#reason-stop").click()
+    expect(third.locator("#reason-thoughts .question")).to_have_text("Third, and next?")
+    third.locator("#reason-stop").click()
+    expect(third.locator("#reason-run")).to_be_enabled()
+    expect(second.locator("#reason-thoughts")).not_to_be_visible()
 
 
 def test_the_page_speaks_chinese_to_a_chinese_browser(app, open_page):

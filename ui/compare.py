@@ -23,7 +23,7 @@ from ui.render import View
 from ui.session import Activities, Activity, watch
 from ui.settings import choices
 from ui.texts import LABELS, speaker
-from ui.waiting import QUIET, tell_refusal, wait_for_model, wait_message
+from ui.waiting import QUIET, mind_queue, wait_for_model, wait_message
 
 TAB = "compare"
 
@@ -135,7 +135,7 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
         "api_visibility": "private",
     }
     for event in (run.click(compare, **started), question.submit(compare, **started)):
-        tell_refusal(event, status)
+        mind_queue(event, status)
 
     def end(request: gr.Request) -> None:
         activities.stop(str(request.session_hash), TAB)

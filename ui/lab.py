@@ -139,7 +139,7 @@ def build(lab: Path, tab: gr.Tab, activities: Activities) -> None:
         activity.running = False
         for happened in run.events:
             activity.view.apply(happened)
-        return {**pane.cleared(), **pane.show(activity, request, Sent())}
+        return {**pane.cleared_still(), **pane.cleared(), **pane.show(activity, request, Sent())}
 
     tab.select(rows, None, listing, **QUIET)
     record = [note, name_opened, pane.status, pane.results, opened, table, report, listing]

@@ -89,6 +89,7 @@ def build(activities: Activities, folder: Folder, secret: Any, asking: SearchPan
             beside: None,
             continue_: gr.update(visible=run.started.kind == "solve"),
             **{button: gr.update(value=None, interactive=False) for button in exports},
+            **pane.cleared_still(),
             **pane.cleared(),
             **pane.show(activity, request, Sent()),
         }
@@ -141,7 +142,7 @@ def build(activities: Activities, folder: Folder, secret: Any, asking: SearchPan
     for field in (word, since, model):
         field.change(rows, found_in, [listing, titles], trigger_mode="always_last", **QUIET)
     tab.select(rows, found_in, [listing, titles], **QUIET)
-    asking.search_on(continue_.click, go_on, None, [tabs, *asking.outputs])
+    asking.search_on(continue_.click, go_on, None, also=[tabs])
 
 
 RESUMED = 4

@@ -25,7 +25,7 @@ from ui.panel import panel, status_panel
 from ui.reason import Folder
 from ui.session import Activities, Activity, watch
 from ui.texts import LABELS, speaker
-from ui.waiting import QUIET, tell_refusal, wait_for_model, wait_message
+from ui.waiting import QUIET, mind_queue, wait_for_model, wait_message
 
 TAB = "translate-lines"
 
@@ -138,7 +138,7 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
         "show_progress_on": [status],
         "api_visibility": "private",
     }
-    tell_refusal(run.click(translate_each, [secret, lines, *how], **started), status)
+    mind_queue(run.click(translate_each, [secret, lines, *how], **started), status)
     upload.upload(read_file, upload, [lines, status], **QUIET)
 
     def end(request: gr.Request) -> None:

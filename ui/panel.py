@@ -33,6 +33,14 @@ def panel(value: Element | None = None, *, script: str = _SCRIPT, **arguments: A
 
 
 def status_panel(elem_id: str) -> gr.HTML:
-    """The line that says how a search goes, and a person's place in the queue before it has begun."""
-    words = json.dumps({language: texts(language)("queue_place") for language in LANGUAGES})
+    """The line that says how a search goes, and a person's place in the queue before it has begun.
+
+    Event `act` with action `leave` tells that they want out of the queue.
+    """
+    words = json.dumps(
+        {
+            language: {"sentence": texts(language)("queue_place"), "leave": texts(language)("queue_leave")}
+            for language in LANGUAGES
+        }
+    )
     return panel(script=f"{_SCRIPT}\nconst WORDS = {words};\n{_PLACE}", elem_id=elem_id, elem_classes="status-box")

@@ -105,10 +105,10 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
         yield from play(request, secret, question, values, earlier)
 
     inputs = [secret, question, *settings.components]
-    pane.search_on(run.click, ask, inputs, pane.outputs)
-    pane.search_on(question.submit, ask, inputs, pane.outputs)
+    pane.search_on(run.click, ask, inputs, clears=())
+    pane.search_on(question.submit, ask, inputs, clears=())
     follow_inputs = [secret, follow_up, *settings.components]
-    pane.search_on(follow_up.submit, follow, follow_inputs, [follow_up, *pane.outputs])
+    pane.search_on(follow_up.submit, follow, follow_inputs, clears=(), also=[follow_up])
     return settings, pane
 
 

@@ -30,7 +30,7 @@ from ui.panel import panel, status_panel
 from ui.session import Activities, Activity, watch
 from ui.texts import LABELS, language_of, speaker, texts, tree_words
 from ui.tree_view import tree_view
-from ui.waiting import QUIET, tell_refusal, wait_for_model, wait_message
+from ui.waiting import QUIET, mind_queue, wait_for_model, wait_message
 
 log = logging.getLogger("marco.ui")
 
@@ -52,16 +52,20 @@ _UNFOLD = """() => {
 
 
 class Sent:
-    """What the page was last told, so that only changes travel."""
+    """What the page was last told, so that it is told only what is news."""
 
     def __init__(self) -> None:
-        self._values: dict[str, Any] = {}
+        self._known: dict[Any, Any] = {}
+        self.parts: dict[Any, Any] = {}
+        """Components and their values. An update repeats them all: Gradio makes a component anew, ten times the work,
+        for each that an update leaves out; and a page that is behind takes several updates in one go, where a later
+        "no change" undoes an earlier change. What stays the same doesn't travel."""
         self.thoughts_at = 0.0
 
-    def changed(self, name: str, value: Any) -> bool:
-        if name in self._values and self._values[name] == value:
+    def changed(self, name: Any, value: Any) -> bool:
+        if name in self._known and self._known[name] == value:
             return False
-        self._values[name] = value
+        self._known[name] = value
         return True
 
 
@@ -115,14 +119,22 @@ class SearchPane:
                     self.charts = [gr.Plot(show_label=False, elem_id=f"{tab}-chart-{name}") for name in charts.NAMES]
                 gr.Markdown(LABELS("thoughts_title"), elem_classes="section-title")
                 self.thoughts = panel(elem_id=thoughts_id or f"{tab}-thoughts")
-        shown: list[Any] = [self.status, self.results, self.answer, self.tree, self.node, self.thoughts]
-        buttons = [button for button in (run, stop, self.more) if button is not None]
-        self.outputs: list[Any] = [*shown, *self.charts, *buttons, *self._editor]
+        buttons = [button for button in (run, stop) if button is not None]
+        self.live: list[Any] = [
+            self.status, self.results, self.answer, self.tree, self.node, self.thoughts, *buttons,
+        ]  # fmt: skip
+        """What a search under way may change: each of them costs a little with every update."""
+        self.outputs: list[Any] = [*self.live, *self.still]
         self.tree.node_select(self._select, None, [self.node, *self._editor[:1], self.charts[0]], **QUIET)
         self.tree.node_unfold(self._unfold, None, [self.tree], **QUIET)
         fold.expand(self._draw_charts, None, self.charts, **QUIET)
         if loader is not None:
             self._wire()
+
+    @property
+    def still(self) -> list[Any]:
+        """What a new search clears and then leaves alone until it is over."""
+        return [*self.charts, *self._editor[:1]]
 
     def _below(self, folded: bool) -> Any:
         if not folded:
@@ -150,31 +162,46 @@ class SearchPane:
 
     def _wire(self) -> None:
         assert self.stop is not None and self.more is not None
-        self.search_on(self.node.act, self._act, None, self.outputs)
-        self.search_on(self._go.click, self._edit, self._editor[1], self.outputs)
-        self._cancel.click(lambda: gr.update(visible=False), None, self._editor[0], **QUIET)
-        self.search_on(self.more.click, self._give_more, self._amount, self.outputs)
+        self.node.act(self._open_editor, None, self._editor, **QUIET)
+        self.search_on(self.node.act, self._act, None)
+        self.search_on(self._go.click, self._edit, self._editor[1])
+        for done in (self._go, self._cancel):
+            done.click(lambda: gr.update(visible=False), None, self._editor[0], **QUIET)
+        self.search_on(self.more.click, self._give_more, self._amount)
 
         def end(request: gr.Request) -> None:
             self.activities.stop(str(request.session_hash), self.tab)
 
         self.stop.click(end, None, None, **QUIET)
 
-    def search_on(self, listen: Callable[..., Any], search: Callable[..., Any], inputs: Any, outputs: Any) -> None:
+    def search_on(
+        self,
+        listen: Callable[..., Any],
+        search: Callable[..., Any],
+        inputs: Any,
+        *,
+        clears: Sequence[Any] | None = None,
+        also: Sequence[Any] = (),
+    ) -> None:
         """Run `search` on an event, `listen` being its listener: `button.click`.
 
+        It changes what is `live`, and components `also`. One that begins anew `clears` these besides what is `still`.
         The status shows its place in the queue, and that the server would not take it.
         """
+        if clears is not None:
+            nothing = {**self.cleared_still(), **dict.fromkeys(clears)}
+            listen(lambda: nothing, None, list(nothing), **QUIET)
         event = listen(
             search,
             inputs,
-            outputs,
+            [*also, *self.live],
             show_progress="minimal",
             show_progress_on=[self.status],
             api_visibility="private",
             trigger_mode="multiple",
         )
-        tell_refusal(event, self.status)
+        event.then(self._over, None, self.charts, **QUIET)
+        mind_queue(event, self.status)
 
     # -- running -------------------------------------------------------------------------------------------------
 
@@ -222,18 +249,15 @@ class SearchPane:
 
     def _run(self, activity: Activity, request: gr.Request, make: Make) -> Iterator[dict[Any, Any]]:
         sent = Sent()
-        # A page that is behind takes several updates in one go, and a later "no change" then undoes an earlier change
-        # of the same part. So each update repeats the one before, and the last one says everything.
-        before = self._busy(True)
         message = ""
         for _ in self._advance(activity, request, make):
             if self.activities.get(str(request.session_hash), self.tab) is not activity:
                 return
             message = "" if activity.view.started or self.loader is None else wait_message(self.loader, request)
-            if updates := self.show(activity, request, sent, message=message):
-                yield {**before, **updates}
-                before = updates
-        yield {**self.show(activity, request, Sent(), message=message), **self._busy(False)}
+            if self.show(activity, request, sent, message=message):
+                yield {**sent.parts, **self._busy(True)}
+        self.show(activity, request, sent, message=message)
+        yield {**sent.parts, **self._busy(False)}
 
     def _advance(self, activity: Activity, request: gr.Request, make: Make) -> Iterator[Any]:
         """Get the model, prepare the search and follow it. One item whenever the page may be told."""
@@ -273,31 +297,31 @@ class SearchPane:
     # -- a view to updates -----------------------------------------------------------------------------------
 
     def show(self, activity: Activity, request: gr.Request, sent: Sent, *, message: str = "") -> dict[Any, Any]:
-        """Updates for what changed since `sent`."""
+        """Updates for all that is shown, or none where nothing changed since `sent`."""
         view = activity.view
         t = texts(language_of(request))
-        updates: dict[Any, Any] = {}
+        news = False
 
         def put(name: str, component: Any, draw: Callable[[], Any], instead: Any = None) -> None:
+            nonlocal news
             try:
                 value = draw()
             except Exception:
                 # A part that can't be drawn costs that part: the search goes on.
                 log.exception("%s can't be drawn", name)
                 value = instead or el("div", el("p", t("not_drawn"), class_="muted"))
-            if sent.changed(name, value):
-                updates[component] = value
+            news = sent.changed(component, value) or news
+            sent.parts[component] = value
 
         put("status", self.status, lambda: render.status(view, t, message=message))
         if view.started is None:
-            return updates
-        if sent.changed("visible", True):
-            updates[self.results] = gr.update(visible=True)
+            return sent.parts if news else {}
+        put("results", self.results, lambda: gr.update(visible=True))
         # What is being written changes the tree and the thoughts; the rest waits for something to happen.
         happened = (len(view.events), bool(view.error))
         if sent.changed("answer at", happened):
             put("answer", self.answer, lambda: self._answer(view, t))
-        put("tree", self.tree, lambda: self._payload(activity, request), gr.skip())
+        put("tree", self.tree, lambda: self._payload(activity, request), sent.parts.get(self.tree))
         if sent.changed("node at", (*happened, activity.selected, activity.running, activity.run)):
             put("node", self.node, lambda: self._details(activity, request))
         now = time.monotonic()
@@ -305,14 +329,15 @@ class SearchPane:
             sent.thoughts_at = now
             earlier = [el("div", *turn.elements, class_="earlier") for turn in activity.earlier]
             put("thoughts", self.thoughts, lambda: render.conversation(view, t, earlier=earlier))
-        if not activity.running and activity.charts_open and sent.changed("charts", len(view.tree.rollouts)):
-            updates.update(zip(self.charts, self._figures(activity, request), strict=True))
-        return updates
+        return sent.parts if news else {}
 
     def cleared(self) -> dict[Any, Any]:
-        """Updates for a new search: nothing of the one before stays."""
-        cleared: dict[Any, Any] = {self.answer: None, self.tree: None, self.node: None, self.thoughts: None}
-        cleared.update(dict.fromkeys(self.charts))
+        """Updates for a new search: nothing that showed the one before stays."""
+        return dict.fromkeys((self.answer, self.tree, self.node, self.thoughts))
+
+    def cleared_still(self) -> dict[Any, Any]:
+        """As `cleared`, for what is `still`."""
+        cleared: dict[Any, Any] = dict.fromkeys(self.charts)
         if self._editor:
             cleared[self._editor[0]] = gr.update(visible=False)
         return cleared
@@ -340,6 +365,7 @@ class SearchPane:
         if activity is None:
             return {}
         activity.selected = str(event.node_id)
+        activity.fresh = True
         updates: dict[Any, Any] = {self.node: self._details(activity, request)}
         if self._editor:
             updates[self._editor[0]] = gr.update(visible=False)
@@ -365,6 +391,13 @@ class SearchPane:
             return [gr.skip()] * len(self.charts)
         return self._figures(activity, request)
 
+    def _over(self, request: gr.Request) -> Any:
+        """The charts of a search that has ended, if somebody looks at them."""
+        activity = self._current(request)
+        if activity is None or activity.running or not activity.charts_open or activity.view.started is None:
+            return [gr.skip()] * len(self.charts)
+        return self._figures(activity, request)
+
     def _figures(self, activity: Activity, request: gr.Request) -> list[Any]:
         try:
             return list(charts.figures(activity.view, activity.selected, texts(language_of(request))))
@@ -381,17 +414,20 @@ class SearchPane:
             return
         action = str(event.action)
         if action == "edit":
-            text = activity.view.tree[node].text
-            yield {self._editor[0]: gr.update(visible=True), self._editor[1]: text}
-            return
+            return  # it opens the editor
         data = {"index": int(event.index), "token": int(event.token)} if action == "fork" else {}
         yield from self._intervene(activity, request, action, str(node), data)
+
+    def _open_editor(self, event: gr.EventData, request: gr.Request) -> list[Any]:
+        activity = self._current(request)
+        if activity is None or event.action != "edit" or event.node not in activity.view.tree:
+            return [gr.skip()] * len(self._editor)
+        return [gr.update(visible=True), activity.view.tree[event.node].text]
 
     def _edit(self, text: str, request: gr.Request) -> Iterator[dict[Any, Any]]:
         activity = self._current(request)
         if activity is None or activity.selected is None:
             return
-        yield {self._editor[0]: gr.update(visible=False)}
         yield from self._intervene(activity, request, "edit", activity.selected, {"text": text})
 
     def _intervene(

@@ -31,8 +31,11 @@ POLL = 0.1
 REDRAW = 0.22
 """Seconds between redraws: fewer than five a second."""
 WORDS = 0.6
-"""Seconds between redraws that show but more words of what is being written: each takes time from a model on the same
-processor."""
+"""Seconds between redraws that show but more words of what is being written."""
+SHARE = 0.05
+"""Of the time, what redrawing may take: a model on the same processor waits for it."""
+SLOWEST = 1.2
+"""Seconds that a redraw is put off at most for its share's sake."""
 
 BEAT = 1.0
 """Seconds after which the clock on the page moves on, whatever the model does."""
@@ -152,7 +155,7 @@ def watch(
 
     threading.Thread(target=work, name="marco-search", daemon=True).start()
     changed = words = over = False
-    drawn = 0.0
+    drawn = pause = 0.0
     try:
         while not over:
             try:
@@ -174,14 +177,16 @@ def watch(
                 pass
             if activity.stop.is_set() and view.phase != "stopping" and view.ended is None:
                 view.phase = "stopping"
-                drawn, changed = 0.0, True
+                drawn, pause, changed = 0.0, 0.0, True
             now = clock()
             view.latest = now if view.ended is None else view.latest
             quiet = now - drawn >= BEAT and view.started is not None
             due = changed or activity.fresh or quiet or (words and now - drawn >= WORDS)
-            if not over and due and now - drawn >= redraw:
+            if not over and due and now - drawn >= max(redraw, 0.0 if activity.fresh else pause):
                 drawn, changed, words, activity.fresh = now, False, False, False
                 yield view
+                # Who takes the next item has drawn and sent this one.
+                pause = min(SLOWEST, (clock() - now) / SHARE)
         activity.running = False
         yield view
     finally:

@@ -86,6 +86,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "phase_searching": ("Thinking", "思考中"),
     "phase_loading": ("Loading", "加载中"),
     "phase_queued": ("Waiting in the queue", "排队中"),
+    "queue_leave": ("Leave the queue", "离开队列"),
     "queue_place": ("You are in the queue: number {n} of {all}.", "排队中：第 {n} 位，共 {all} 位。"),
     "refused": (
         "The server has its hands full right now. Nothing that you wrote is lost: please try again in a minute.",

@@ -133,7 +133,6 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
             events = translate_stream(engine, text, to, stop=activity.stop, **how)
             return lambda: events
 
-        yield {beside: None}
         yield from pane.play(request, make, runs=runs)
 
     def ask_beside(event: gr.EventData, request: gr.Request) -> Iterator[Element]:
@@ -189,9 +188,8 @@ def build(loader: ModelLoader, activities: Activities, folder: Folder, secret: A
         return translation_card(activity.view, speaker(request), text)
 
     inputs = [secret, text, to, mode, source, glossary]
-    outputs = [*pane.outputs, beside]
-    pane.search_on(run.click, ask, inputs, outputs)
-    pane.search_on(text.submit, ask, inputs, outputs)
+    pane.search_on(run.click, ask, inputs, clears=[beside])
+    pane.search_on(text.submit, ask, inputs, clears=[beside])
     pane.answer.act(ask_beside, None, beside, show_progress="hidden", api_visibility="private")
     pane.answer.act(choose, None, pane.answer, **QUIET)
     beside.act(use, None, pane.answer, **QUIET)

@@ -16,13 +16,17 @@ QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibil
 """Arguments of an event that is answered at once, beside the queue."""
 
 
-def tell_refusal(search: Any, status: gr.HTML) -> None:
-    """Say beside the question that the server would not take the event `search`; the question stays in its box."""
+def mind_queue(search: Any, status: gr.HTML) -> None:
+    """Say beside the question that the server would not take the event `search`; the question stays in its box.
+
+    Who waits for their turn can leave the queue: what `status` shows of it has a button for that.
+    """
 
     def refused(request: gr.Request) -> Element:
         return el("div", el("span", class_="dot"), el("span", speaker(request)("refused")), class_="status is-error")
 
     search.failure(refused, None, status, **QUIET)
+    status.act(None, None, None, cancels=[search], **QUIET)
 
 
 def wait_for_model(loader: ModelLoader, activity: Activity) -> Iterator[None]:
