@@ -62,7 +62,7 @@ def test_what_costs_nothing_is_drawn_a_few_times_a_second() -> None:
 
 
 def test_what_costs_more_is_drawn_less_often_so_that_it_takes_its_share_and_no_more() -> None:
-    cost = 0.04
+    cost = 0.006
     found = gaps(Search(cost).redraws(6))
     assert 2 * REDRAW < cost / SHARE <= min(found) and median(found) < SLOWEST
 

@@ -1,10 +1,10 @@
 // Gradio's clock asks for a frame in every frame for as long as a search lasts, seen or not: sixty paintings a second,
 // taken from a model that computes on the same processor. Whatever asks from within its own frame for longer than
-// an animation lasts gets a frame four times a second instead. Must run before Gradio's modules, which keep the function.
+// an animation lasts gets a frame a second instead. Must run before Gradio's modules, which keep the function.
 {
   const ask = window.requestAnimationFrame.bind(window);
   const cancel = window.cancelAnimationFrame.bind(window);
-  const FRAMES = 120, PAUSE = 250;
+  const FRAMES = 120, PAUSE = 1000;
   const later = new Map();
   let running = 0;  // How many frames in a row led to the callback that runs now.
 

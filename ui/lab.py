@@ -118,7 +118,6 @@ def build(lab: Path, tab: gr.Tab, activities: Activities) -> None:
             note: None,
             name_opened: name,
             pane.status: None,
-            pane.results: gr.update(visible=False),
             opened: gr.update(visible=True),
             table: summary_table(chosen, summary, t),
             report: {"title": t("lab_report", name=name), "page": page},
@@ -142,7 +141,7 @@ def build(lab: Path, tab: gr.Tab, activities: Activities) -> None:
         return {**pane.cleared_still(), **pane.cleared(), **pane.show(activity, request, Sent())}
 
     tab.select(rows, None, listing, **QUIET)
-    record = [note, name_opened, pane.status, pane.results, opened, table, report, listing]
+    record = [note, name_opened, pane.status, opened, table, report, listing]
     listing.act(open_, None, record, show_progress="hidden", api_visibility="private")
     shown = report.act(open_run, name_opened, pane.outputs, **QUIET)
     shown.then(None, None, None, js=_TO_THE_RUN, **QUIET)

@@ -99,8 +99,9 @@ class SearchPane:
         self.more: gr.Button | None = None
         self._answer = answer
         self._task_of = task_of
-        self.status = status_panel(f"{tab}-status")
-        with gr.Column(visible=False, elem_id=f"{tab}-results", elem_classes="results") as self.results:
+        buttons = [button.elem_id if button is not None else None for button in (run, stop)]
+        self.status = status_panel(f"{tab}-status", [*buttons, f"{tab}-results"])
+        with gr.Column(elem_id=f"{tab}-results", elem_classes="results") as self.results:
             with gr.Column(elem_classes="card answer-card"):
                 self.answer = panel(elem_id=answer_id or f"{tab}-answer")
             beside()
@@ -119,11 +120,8 @@ class SearchPane:
                     self.charts = [gr.Plot(show_label=False, elem_id=f"{tab}-chart-{name}") for name in charts.NAMES]
                 gr.Markdown(LABELS("thoughts_title"), elem_classes="section-title")
                 self.thoughts = panel(elem_id=thoughts_id or f"{tab}-thoughts")
-        buttons = [button for button in (run, stop) if button is not None]
-        self.live: list[Any] = [
-            self.status, self.results, self.answer, self.tree, self.node, self.thoughts, *buttons,
-        ]  # fmt: skip
-        """What a search under way may change: each of them costs a little with every update."""
+        self.live: list[Any] = [self.status, self.answer, self.tree, self.node, self.thoughts]
+        """What a search under way changes."""
         self.outputs: list[Any] = [*self.live, *self.still]
         self.tree.node_select(self._select, None, [self.node, *self._editor[:1], self.charts[0]], **QUIET)
         self.tree.node_unfold(self._unfold, None, [self.tree], **QUIET)
@@ -214,7 +212,7 @@ class SearchPane:
         activity.charts_open = before is not None and before.charts_open
         activity.earlier = list(earlier)
         activity.runs = runs
-        yield {**self.cleared(), **self._busy(True)}
+        yield {**self.cleared(), self.status: el("div", class_="status is-idle", data_busy="true")}
         yield from self._run(activity, request, make)
 
     def go_on(
@@ -244,7 +242,6 @@ class SearchPane:
             activity.steer = solver.steer
             return lambda: solver.resume(run, stop=activity.stop, **how)
 
-        yield self._busy(True)
         yield from self._run(activity, request, make)
 
     def _run(self, activity: Activity, request: gr.Request, make: Make) -> Iterator[dict[Any, Any]]:
@@ -254,10 +251,9 @@ class SearchPane:
             if self.activities.get(str(request.session_hash), self.tab) is not activity:
                 return
             message = "" if activity.view.started or self.loader is None else wait_message(self.loader, request)
-            if self.show(activity, request, sent, message=message):
-                yield {**sent.parts, **self._busy(True)}
-        self.show(activity, request, sent, message=message)
-        yield {**sent.parts, **self._busy(False)}
+            if updates := self.show(activity, request, sent, message=message):
+                yield updates
+        yield self.show(activity, request, Sent(), message=message)
 
     def _advance(self, activity: Activity, request: gr.Request, make: Make) -> Iterator[Any]:
         """Get the model, prepare the search and follow it. One item whenever the page may be told."""
@@ -288,12 +284,6 @@ class SearchPane:
                     activity.run = run_path(activity.runs, search) if activity.runs is not None else None
                 yield
 
-    def _busy(self, busy: bool) -> dict[Any, Any]:
-        updates: dict[Any, Any] = {self.stop: gr.update(interactive=busy)}
-        if self.run is not None:
-            updates[self.run] = gr.update(interactive=not busy)
-        return updates
-
     # -- a view to updates -----------------------------------------------------------------------------------
 
     def show(self, activity: Activity, request: gr.Request, sent: Sent, *, message: str = "") -> dict[Any, Any]:
@@ -313,10 +303,9 @@ class SearchPane:
             news = sent.changed(component, value) or news
             sent.parts[component] = value
 
-        put("status", self.status, lambda: render.status(view, t, message=message))
+        put("status", self.status, lambda: state_of(activity, render.status(view, t, message=message)))
         if view.started is None:
-            return sent.parts if news else {}
-        put("results", self.results, lambda: gr.update(visible=True))
+            return dict(sent.parts) if news else {}
         # What is being written changes the tree and the thoughts; the rest waits for something to happen.
         happened = (len(view.events), bool(view.error))
         if sent.changed("answer at", happened):
@@ -329,7 +318,7 @@ class SearchPane:
             sent.thoughts_at = now
             earlier = [el("div", *turn.elements, class_="earlier") for turn in activity.earlier]
             put("thoughts", self.thoughts, lambda: render.conversation(view, t, earlier=earlier))
-        return sent.parts if news else {}
+        return dict(sent.parts) if news else {}
 
     def cleared(self) -> dict[Any, Any]:
         """Updates for a new search: nothing that showed the one before stays."""
@@ -364,10 +353,10 @@ class SearchPane:
         activity = self._current(request)
         if activity is None:
             return {}
-        activity.selected = str(event.node_id)
+        before, activity.selected = activity.selected, str(event.node_id)
         activity.fresh = True
         updates: dict[Any, Any] = {self.node: self._details(activity, request)}
-        if self._editor:
+        if self._editor and activity.selected != before:
             updates[self._editor[0]] = gr.update(visible=False)
         if activity.charts_open:
             t = texts(language_of(request))
@@ -457,6 +446,13 @@ class SearchPane:
             except MarcoError:
                 pass
         yield from self.go_on(request, activity, more=int(amount))
+
+
+def state_of(activity: Activity, status: Element) -> Element:
+    """The status with what buttons and results follow (`status_panel`)."""
+    tag, attributes, children = status
+    shown = {"data-shown": "true"} if activity.view.started is not None else {}
+    return [tag, {**attributes, "data-busy": str(activity.running).lower(), **shown}, children]
 
 
 def more_of(view: render.View, rollouts: int) -> dict[str, Any]:

@@ -32,8 +32,9 @@ REDRAW = 0.22
 """Seconds between redraws: fewer than five a second."""
 WORDS = 0.6
 """Seconds between redraws that show but more words of what is being written."""
-SHARE = 0.05
-"""Of the time, what redrawing may take: a model on the same processor waits for it."""
+SHARE = 0.01
+"""Of the time, what redrawing may take here: a model on the same processor waits for it, and for the browser, which has
+about four times as much to do."""
 SLOWEST = 1.2
 """Seconds that a redraw is put off at most for its share's sake."""
 
