@@ -53,8 +53,8 @@ def test_what_is_no_page_stays_as_it_is(site: TestClient) -> None:
 
 def test_who_asks_for_frame_after_frame_gets_few_and_others_all(apps, open_page, tmp_path: Path) -> None:
     page = open_page(apps.start(ScriptedEngine(lambda prefix, seed: "4"), records=tmp_path).url)
-    # 120 at full speed, then four a second.
-    assert page.evaluate(COUNT) <= 120 + 6 * 4
+    # 120 at full speed, then one a second.
+    assert page.evaluate(COUNT) <= 120 + 6
     # Short chains, as animations are, come to their end.
     assert (
         page.evaluate(

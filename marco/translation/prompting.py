@@ -27,7 +27,7 @@ WORDS = "say"
 GIST = "What it is"
 _GIST = re.compile(rf"^\W{{0,3}}(?:{GIST}|gist|tone)\W{{0,2}}[:：]\s*(?P<gist>.*)", re.IGNORECASE)
 
-SHOTS = 4
+SHOTS = 5
 """Examples in one prompt."""
 
 
@@ -104,6 +104,12 @@ EXAMPLES: tuple[Example, ...] = (
             Reading("无脑冲", "charge without a brain", "buy it without thinking twice", "just go and buy it"),
         ),
         "This hand cream smells so luxurious and sinks in super fast, just go and buy it!",
+    ),
+    Example(
+        "zh", "en", "穿小鞋",
+        "a set phrase by itself; neutral",
+        (Reading("穿小鞋", "wear small shoes", "make trouble for somebody out of spite", "make life hard for"),),
+        "make life hard for someone out of spite",
     ),
     Example(
         "zh", "en", "到家啦🏠\n今天的晚霞好治愈\n#随手拍一拍[话题]# #晚霞",
@@ -236,7 +242,8 @@ PAPER_FORMAT = (
 
 _STYLE = (
     "You translate everyday texts {pair} as a native speaker would put them to a friend: slang and idioms "
-    "by what they mean here, everything else close to the original. Leave nothing out and add nothing. "
+    "by what they mean here, everything else close to the original. Leave nothing out and add nothing: "
+    "what is a phrase and no sentence stays one. "
     "Emoji, names, links, numbers and line breaks stay."
 )
 
