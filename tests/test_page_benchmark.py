@@ -37,6 +37,7 @@ def test_both_ways_are_measured_on_one_engine_which_stays_open(found, engine):
     assert found["solve_tokens_per_second"] > 0 and found["page_tokens_per_second"] > 0
     assert found["loss"] == pytest.approx(1 - found["page_tokens_per_second"] / found["solve_tokens_per_second"])
     assert {"model", "engine", "loss"} <= set(found)
+    assert 0 < found["browser_share"] < 16
     assert found["model"] == "scripted"
     assert engine.usage()["requests"] >= 9
 

@@ -15,6 +15,7 @@ import math
 import re
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,8 +80,9 @@ def bench_page(
     """Measure one model, `repeats` times each way, medians count; and a tree of `nodes` nodes, as `draw_tree` does.
 
     `engine` takes the place of what `config` names, and stays open. `loss` is the share of the speed that the page
-    costs (0.05 is five per cent; below 0 the page happened to be faster). Raises `UserMistake` without Playwright or a
-    browser, `EngineError` where a search fails.
+    costs (0.05 is five per cent; below 0 the page happened to be faster), `browser_share` the processor time of the
+    browser meanwhile, in cores (0.05 is a twentieth of one): on a busy machine it says more surely what watching takes.
+    Raises `UserMistake` without Playwright or a browser, `EngineError` where a search fails.
     """
     from ui.settings import NAMES, of_preset, to_options
 
@@ -95,14 +97,16 @@ def bench_page(
         steps = 2 * repeats + 2
         report(0, steps, "Warming up")
         _speed(list(Solver(opened, warm).stream(QUESTION)))
-        alone, watched = [], []
+        alone, watched, drawing_shares = [], [], []
         with tempfile.TemporaryDirectory() as folder, page_open(opened, executable, Path(folder), chosen) as page:
             for turn in range(repeats):
                 report(2 * turn + 1, steps, "The search by itself")
                 # With a run file, as `marco solve` keeps one.
                 alone.append(_speed(list(Solver(opened, options, runs=Path(folder) / "alone").stream(QUESTION))))
                 report(2 * turn + 2, steps, "The search on the page")
+                begun, drawn = time.monotonic(), _browser_seconds()
                 watched.append(_watched(page, Path(folder) / "page"))
+                drawing_shares.append((_browser_seconds() - drawn) / (time.monotonic() - begun))
         report(steps - 1, steps, "A large tree on the page")
         drawing = draw_tree(executable, nodes)
         report(steps, steps, "Done")
@@ -118,6 +122,7 @@ def bench_page(
             "solve_tokens_per_second": solve,
             "page_tokens_per_second": seen,
             "loss": 1 - seen / solve,
+            "browser_share": statistics.median(drawing_shares),
             **drawing,
         }
     finally:
@@ -222,6 +227,21 @@ def _watched(page: Page, runs: Path) -> float:
     page.wait_for_selector("#reason-run:not([disabled])", timeout=PATIENCE)
     (written,) = set(runs.glob("*.jsonl")) - before
     return _speed(list(read_run(written).events))
+
+
+def _browser_seconds() -> float:
+    """Processor time that the browsers of this process have taken so far, in seconds."""
+    import psutil
+
+    seconds = 0.0
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "chrom" in process.name().lower() or "headless" in process.name().lower():
+                used = process.cpu_times()
+                seconds += used.user + used.system
+        except psutil.Error:
+            continue  # it ended just now
+    return seconds
 
 
 def _speed(events: list[Any]) -> float:
