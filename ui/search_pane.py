@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -189,8 +189,15 @@ class SearchPane:
         if clears is not None:
             nothing = {**self.cleared_still(), **dict.fromkeys(clears)}
             listen(lambda: nothing, None, list(nothing), **QUIET)
+
+        @wraps(search)
+        def told(*given: Any) -> Iterator[Any]:
+            # To Gradio, a search that tells nothing has nothing to show, and everything is cleared.
+            yield gr.skip()
+            yield from search(*given)
+
         event = listen(
-            search,
+            told,
             inputs,
             [*also, *self.live],
             show_progress="minimal",
