@@ -58,9 +58,13 @@ def opened(app: Served, open_page_once) -> Page:
 
 
 def translate(page: Page, text: str) -> None:
+    before = page.locator("#translate-tree .tree").get_attribute("data-search")
     page.locator("#translate-text textarea").fill(text)
     page.locator("#translate-run").click()
-    expect(page.locator("#translate-run")).to_be_disabled()
+    # A search may be over before the page has shown that it had begun.
+    page.wait_for_function(
+        "before => (document.querySelector('#translate-tree .tree').dataset.search ?? null) !== before", arg=before
+    )
     expect(page.locator("#translate-run")).to_be_enabled()
     expect(page.locator("#translate-status .is-done")).to_be_visible()
 

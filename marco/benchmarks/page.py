@@ -221,9 +221,15 @@ def _watched(page: Page, runs: Path) -> float:
     from marco.runs import read_run
 
     before = set(runs.glob("*.jsonl"))
+    tree = page.locator("#reason-tree .tree")
+    search = tree.get_attribute("data-search")
     page.locator("#reason-question textarea").fill(QUESTION)
     page.locator("#reason-run").click()
-    page.wait_for_selector("#reason-run[disabled]")
+    page.wait_for_function(
+        "before => (document.querySelector('#reason-tree .tree').dataset.search ?? null) !== before",
+        arg=search,
+        timeout=PATIENCE,
+    )
     page.wait_for_selector("#reason-run:not([disabled])", timeout=PATIENCE)
     (written,) = set(runs.glob("*.jsonl")) - before
     return _speed(list(read_run(written).events))
