@@ -141,8 +141,10 @@ function sideways() {
     const parent = place.node.parent !== null && places.get(place.node.parent);
     place.x = parent ? parent.x + parent.w + GAP_X : 0;
     if (!place.children.length) {
-      place.y = bottom;
-      bottom += place.h + GAP_Y;
+      // A fold is lower than the thought before it, which stands in the same row.
+      const row = Math.max(place.h, HEIGHT);
+      place.y = bottom + (row - place.h) / 2;
+      bottom += row + GAP_Y;
     }
   }
   // Parents stand in the middle of their children; children come later in `order`.
