@@ -23,7 +23,9 @@ def mind_queue(search: Any, status: gr.HTML) -> None:
     """
 
     def refused(request: gr.Request) -> Element:
-        return el("div", el("span", class_="dot"), el("span", speaker(request)("refused")), class_="status is-error")
+        said = el("span", speaker(request)("refused"))
+        # A search that broke off in the middle can't say itself that it is over.
+        return el("div", el("span", class_="dot"), said, class_="status is-error", data_busy="false")
 
     search.failure(refused, None, status, **QUIET)
     status.act(None, None, None, cancels=[search], **QUIET)
