@@ -69,6 +69,12 @@ def finished(page: Page, tab: str = "reason") -> None:
     expect(page.locator(f"#{tab}-run")).to_be_enabled()
 
 
+def open_finer_settings(page: Page) -> None:
+    """Returns once they are seen: asking for one of them before would take the settings for closed."""
+    page.get_by_role("button", name="Finer settings").click()
+    expect(page.locator("#reason-max-tokens input[type=number]")).to_be_visible()
+
+
 def setting(page: Page, name: str, value: object) -> None:
     """Open the settings and type into the number box of a slider."""
     box = page.locator(f"#reason-{name} input[type=number]")
@@ -602,7 +608,7 @@ def test_a_follow_up_keeps_what_was_said(searched):
 def test_the_language_of_the_answer_and_a_system_prompt_of_ones_own_reach_the_model(app, open_page):
     page = open_page(app.url)
     page.get_by_role("button", name="Settings").first.click()
-    page.get_by_role("button", name="Finer settings").click()
+    open_finer_settings(page)
     page.locator("#reason-language textarea, #reason-language input").first.fill("French")
     page.locator("#reason-system textarea, #reason-system input").first.fill("You are a weaver of robes.")
     ask(page, "How many bolts for a weaver?")
@@ -805,7 +811,7 @@ def test_a_real_model_thinks_answers_and_is_read(apps, small_engine, open_page):
     app = apps.start(small_engine)
     page = open_page(app.url)
     setting(page, "rollouts", 2)
-    page.get_by_role("button", name="Finer settings").click()
+    open_finer_settings(page)
     setting(page, "max-tokens", 192)
     ask(page, f"{QUESTION} 🧵 请用中文回答。")
     expect(page.locator("#reason-tree .kind-ghost").first).to_contain_text(
