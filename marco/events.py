@@ -141,8 +141,9 @@ class NodeAdded:
     """For a segment of a tail: whose."""
     segment: int | None = None
     token_ids: tuple[int, ...] = ()
-    """For forced tokens (a reflection, an edit, a fork)."""
+    """For forced tokens (a reflection, an edit, a fork); for an opening, its whole prompt."""
     text: str = ""
+    """Of these tokens; for an opening, its name."""
     origin: int | None = None
     """For a reflection: the rollout that is reflected on."""
 

@@ -34,7 +34,7 @@ def as_text(run: Run) -> str:
 
 
 def _line(node: Node, best: bool) -> str:
-    marks = {"root": "o", "thought": "-", "reflection": "~", "answer": "="}
+    marks = {"root": "o", "opening": ">", "thought": "-", "reflection": "~", "answer": "="}
     text = " ".join(node.text.split())
     if len(text) > EXCERPT:
         text = text[: EXCERPT - 1] + "…"

@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -93,10 +93,14 @@ class Search:
         *,
         reward: Reward,
         reflection: Reflection | None = None,
+        openings: Sequence[tuple[str, tuple[int, ...]]] = (),
         emit: Callable[[Event], None] = lambda event: None,
         after_commit: Callable[[Search], str | None] = lambda search: None,
     ) -> None:
-        """`after_commit` is called when a result is in; what it returns, if anything, ends the search with
+        """`openings` are the names and token ids of other prompts: each is a child of the root that stands outside
+        its branching. First all of them and the root are tried in turns, `branching` times each. A search without a
+        tree has none.
+        `after_commit` is called when a result is in; what it returns, if anything, ends the search with
         that reason (`sure`)."""
         self.config = config
         self.budget = budget
@@ -121,6 +125,10 @@ class Search:
         # Independent rollouts are a tree that never grows beyond the root's children.
         self._flat = config.strategy != "mcts"
         self._emit(started)
+        if openings and not self._flat:
+            for number, (text, ids) in enumerate(openings, start=1):
+                self._add_forced(f"o{number}", self.tree.root, "opening", ids, text)
+            self._urgent.extend([(name, None) for name in (*self.tree.root.children, ROOT)] * config.branching)
         self._fill()
 
     # -- ask and tell ------------------------------------------------------------------------------------
@@ -221,7 +229,7 @@ class Search:
         rollout = self.tree.rollouts[work]
         if self.reflection is None or rollout.thought_segments is None:
             return
-        if not rollout.thought_segments and rollout.node == ROOT:
+        if not rollout.thought_segments and self.tree.nodes[rollout.node].kind in ("root", "opening"):
             return  # an answer without a thought: there is nothing to rethink
         if not self.reflection.wanted(rollout, self.tree.nodes[rollout.node].reflections):
             return
@@ -384,7 +392,7 @@ class Search:
             return False
         if self._flat:
             return node.id == ROOT
-        children = len(node.children) - node.reflected + len(node.tails) + node.issued
+        children = len(node.children) - node.aside + len(node.tails) + node.issued
         return children < self._limit(node.visits)
 
     def _has_room(self, node: Node) -> bool:
@@ -494,7 +502,7 @@ class Search:
             return
         if action in ("expand", "rethink") and self.tree[node].terminal:
             raise SearchError("This line of thought has ended: choose a node before its end.")
-        if action in ("edit", "fork") and self.tree[node].parent is None:
+        if action in ("edit", "fork") and self.tree[node].kind in ("root", "opening"):
             raise SearchError("The question itself can't be edited here: ask it anew.")
         if action == "rethink" and self.reflection is None:
             raise SearchError("This search has no sentence to reflect with.")

@@ -53,9 +53,26 @@ STOP_PATIENCE = 5.0
 
 POLL = 0.1
 
+HEADER_ONLY = frozenset({"answer_kind", "prefill", "openings", "custom", "reward"})
+"""Details of a header that are no details of its task."""
+
 Selection = Callable[[Sequence[answers.Candidate]], "int | None"]
 Intervention = tuple[str, "str | None", Mapping[str, Any]]
 """(action, node, data), as `Search.steer` takes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Another conversation in which the same may be asked: a branch of the tree with a prompt of its own."""
+
+    name: str
+    """What people see in its place."""
+    messages: tuple[Message, ...]
+
+    @classmethod
+    def recorded(cls, started: SearchStarted) -> tuple[Opening, ...]:
+        """Those of a search on record."""
+        return tuple(cls(str(item["name"]), tuple(item["messages"])) for item in started.details.get("openings", ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +84,8 @@ class Task:
     kind: str = "solve"
     answer_kind: str = "text"
     prefill: str = ""
+    openings: tuple[Opening, ...] = ()
+    """Other ways to ask (strategy `mcts`)."""
     details: Mapping[str, Any] = field(default_factory=dict)
     extract: Callable[[str], str | None] | None = None
     """From the output to the answer; None reads it by `answer_kind`."""
@@ -147,6 +166,10 @@ class Session:
             self.started,
             reward=self.reward,
             reflection=Reflection.of(config, self.forced),
+            openings=[
+                (opening.name, self.engine.tokenizer.chat_ids(opening.messages, prefill=self.task.prefill))
+                for opening in self.task.openings
+            ],
             emit=self.fresh.append,
             after_commit=self._after_commit,
         )

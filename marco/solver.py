@@ -42,7 +42,7 @@ from marco.events import (
 )
 from marco.prompts import Message, solve_messages
 from marco.reward import BY_NAME, Checker, CustomReward, Reward, of_each, outcome
-from marco.session import Intervention, Selection, Session, Task
+from marco.session import HEADER_ONLY, Intervention, Opening, Selection, Session, Task
 from marco.tree import Tree
 
 ROOM_TO_THINK = 64
@@ -310,6 +310,11 @@ class Solver:
         details = dict(task.details)
         details["answer_kind"] = task.answer_kind
         details["prefill"] = task.prefill
+        if task.openings and self.options.search.strategy == "mcts":
+            details["openings"] = [
+                {"name": opening.name, "messages": [dict(message) for message in opening.messages]}
+                for opening in task.openings
+            ]
         custom = [
             name for name in ("reward", "action", "selection", "checker") if getattr(self, f"_{name}") is not None
         ]
@@ -391,7 +396,8 @@ def _task_of(started: SearchStarted) -> Task:
         kind=started.kind,
         answer_kind=str(started.details.get("answer_kind", "text")),
         prefill=str(started.details.get("prefill", "")),
-        details={k: v for k, v in started.details.items() if k not in ("answer_kind", "prefill", "custom", "reward")},
+        openings=Opening.recorded(started),
+        details={name: value for name, value in started.details.items() if name not in HEADER_ONLY},
     )
 
 

@@ -7,7 +7,8 @@ tail, once.
 
 Ids say where a node comes from, and so don't depend on the order in which nodes come to be: `root`; `3.1` is
 segment 1 of rollout 3 (the first rollout that wrote those tokens there); `3r` a reflection on rollout 3;
-`e2` what the second intervention of a person put in.
+`e2` what the second intervention of a person put in; `o1` the first opening, another conversation in which a line
+of thought may begin.
 
     tree = Tree()
     for event in events:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 ROOT = "root"
 
-Kind = Literal["root", "thought", "reflection", "answer"]
+Kind = Literal["root", "opening", "thought", "reflection", "answer"]
 
 
 @dataclass(slots=True)
@@ -60,9 +61,9 @@ class Node:
     depth: int
     """Edges from the root."""
     token_ids: tuple[int, ...]
-    """Its own tokens, the parent's not included."""
+    """Its own tokens, the parent's not included; of an opening, a whole prompt, which takes the place of the root's."""
     text: str
-    """Of its own tokens. A character split between two nodes shows in the later one."""
+    """Of its own tokens; of an opening, its name. A character split between two nodes shows in the later one."""
     confidences: tuple[float | None, ...] = ()
     """c_i of each own token (`marco.reward.token_confidence`), 0 to 1; None where unknown or forced."""
     rollout: int | None = None
@@ -79,8 +80,8 @@ class Node:
     reflections: int = 0
     """Reflections on the path from the root to here, itself included."""
     children: list[str] = field(default_factory=list)
-    reflected: int = 0
-    """How many of its children are reflections: they stand outside the branching."""
+    aside: int = 0
+    """How many of its children stand outside the branching: reflections and openings."""
     tails: list[Tail] = field(default_factory=list)
     visits: int = 0
     """N: rollouts through this node."""
@@ -151,11 +152,13 @@ class Tree:
 
     def path_ids(self, node: str) -> tuple[int, ...]:
         """The token ids that the model sees at `node`, the prompt included."""
-        return tuple(token for step in self.path(node) for token in step.token_ids)
+        path = self.path(node)
+        seen = path[1:] if len(path) > 1 and path[1].kind == "opening" else path
+        return tuple(token for step in seen for token in step.token_ids)
 
     def path_text(self, node: str) -> str:
         """What was thought from the question to `node`, the prompt left out."""
-        return "".join(step.text for step in self.path(node)[1:])
+        return "".join(step.text for step in self.path(node) if step.kind not in ("root", "opening"))
 
     def rollout_text(self, rollout: int) -> str:
         """The whole text behind the prompt: the path that the rollout started from, and what it wrote."""
@@ -303,7 +306,9 @@ class Tree:
     def _add(self, event: NodeAdded) -> None:
         parent = self.nodes[event.parent]
         if event.rollout is None or event.segment is None:
-            kind: Kind = "reflection" if event.kind == "reflection" else "thought"
+            kind: Kind = "thought"
+            if event.kind in ("reflection", "opening"):
+                kind = event.kind  # type: ignore[assignment]
             self.nodes[event.node] = Node(
                 id=event.node,
                 parent=parent.id,
@@ -317,7 +322,7 @@ class Tree:
                 reflections=parent.reflections + (kind == "reflection"),
             )
             parent.children.append(event.node)
-            parent.reflected += kind == "reflection"
+            parent.aside += kind != "thought"
             return
         tail = self._tail_with(parent, self.segment_ids(event.rollout, event.segment))
         if tail is None:

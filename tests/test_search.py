@@ -272,6 +272,61 @@ def test_a_rollout_that_was_cut_off_is_not_reflected_on():
     assert "1r" not in s.tree
 
 
+# -- openings ----------------------------------------------------------------------------------------------------
+
+PLAINLY, IN_VERSE = ("asked plainly", (90, 91)), ("asked in verse", (95,))
+
+
+def test_all_openings_and_the_root_are_tried_in_turns_before_the_search_chooses():
+    s = search(branching=2, rollouts=8, openings=[PLAINLY, IN_VERSE])
+    nodes = []
+    for turn in range(7):
+        item = one(s)
+        nodes.append(item.node)
+        s.tell(item.work, rollout(item.work, item.node, [(turn,), (9,)], confidence=0.5 + turn / 20))
+    assert nodes[:6] == ["o1", "o2", "root", "o1", "o2", "root"]
+    assert nodes[6] not in ("root", "o1", "o2")
+
+
+def test_an_opening_takes_the_place_of_the_prompt_and_its_name_is_no_part_of_the_thought():
+    s = search(openings=[PLAINLY])
+    item = one(s)
+    s.tell(item.work, rollout(item.work, "o1", [(1, 2), (3,)]))
+    assert s.tree["o1"].kind == "opening"
+    assert s.tree["o1"].text == "asked plainly"
+    assert s.tree.path_ids("1.0") == (90, 91, 1, 2)
+    assert s.tree.path_text("1.0") == "xx"
+    assert s.tree.rollout_text(1) == "xxx"
+    assert s.tree.root.visits == s.tree["o1"].visits == 1
+    assert s.tree.root.aside == 1
+
+
+def test_independent_rollouts_have_no_openings():
+    s = search(strategy="self-consistency", openings=[PLAINLY])
+    assert one(s).node == "root"
+    assert list(s.tree.nodes) == ["root"]
+
+
+def test_an_opening_that_was_pruned_is_left_out_and_none_can_be_edited():
+    s = search(branching=2, openings=[PLAINLY])
+    item = one(s)
+    s.steer("prune", "o1")
+    with pytest.raises(SearchError, match="ask it anew"):
+        s.steer("edit", "o1", token_ids=(1,), text="x")
+    s.tell(item.work, rollout(item.work, "o1", [(1,)]))
+    for turn in range(2, 5):
+        item = one(s)
+        assert not item.node.startswith("o")
+        s.tell(item.work, rollout(item.work, item.node, [(turn,), (9,)]))
+
+
+def test_a_direct_answer_to_an_opening_is_not_reflected_on():
+    s = search(reflection="always", reflection_plan=plan(), openings=[PLAINLY])
+    item = one(s)
+    s.tell(item.work, rollout(item.work, "o1", [(1,)], thought_segments=0))
+    assert "1r" not in s.tree
+
+
 # -- taking part -------------------------------------------------------------------------------------------------
 
 
@@ -431,7 +486,7 @@ def test_a_rollout_starts_only_where_there_are_fewer_children_than_the_branching
         if isinstance(event, WorkIssued) and event.origin is None:
             node = tree[event.node]
             # A rollout that repeats others may bring a full node one more child; none is asked for there.
-            assert len(node.children) - node.reflected + len(node.tails) + node.issued <= config["branching"]
+            assert len(node.children) - node.aside + len(node.tails) + node.issued <= config["branching"]
 
 
 @settings(max_examples=60, deadline=None)

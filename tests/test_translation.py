@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import random
@@ -19,7 +20,7 @@ from marco.engines.scripted import Fail, ScriptedEngine
 from marco.errors import InvalidOption, InvalidText, UserMistake
 from marco.evaluation import plan
 from marco.evaluation.tasks import open_task
-from marco.events import RolloutFinished, SearchEnded, SearchStarted
+from marco.events import AnswerChosen, RolloutFinished, SearchEnded, SearchStarted
 from marco.solver import Solver
 from marco.translation import (
     LANGUAGES,
@@ -39,7 +40,7 @@ from marco.translation import (
     whole,
 )
 from marco.translation.output import acceptable, clean, untranslated
-from marco.translation.prompting import EXAMPLES, Reading, translation_messages, written
+from marco.translation.prompting import EXAMPLES, Reading, is_phrase, translation_messages, written
 from marco.translation.reasoned import expressions, find_words
 from marco.translation.segments import kept, lost, parts, restore
 
@@ -185,6 +186,32 @@ def test_the_expressions_are_linked_to_both_texts():
     assert read.source[slice(*item.source_span)] == "踩屎感"
     assert read.translation[slice(*item.target_span)] == "so cushy"
     assert read.gist == "a happy review; casual"
+
+
+def test_careful_also_translates_at_once_and_says_of_such_a_candidate_how_others_read_it(tmp_path):
+    def translator(prefix: str, seed: int) -> str:
+        if "<Thought>" not in prefix:
+            return "These shoes are so cushy, I do recommend them 😀"
+        return cushy(prefix, seed)
+
+    chosen = options("marco", rollouts=6, select="consensus")
+    events = list(translate_stream(engine(translator), SHOE, "en", options=chosen, runs=tmp_path))
+    assert [item["name"] for item in events[0].details["openings"]] == ["Translated at once"]
+    finished = [event for event in events if isinstance(event, RolloutFinished)]
+    assert [event.node for event in finished[:4]] == ["o1", "root", "o1", "root"]
+    at_once = [
+        dataclasses.replace(event, text=finished[0].text, answer=finished[0].answer)
+        if isinstance(event, AnswerChosen)
+        else event
+        for event in events
+    ]
+    read = reading(at_once)
+    assert read.translation == "These shoes are so cushy, I do recommend them 😀"
+    (item,) = read.expressions
+    assert (item.source, read.translation[slice(*item.target_span)]) == ("踩屎感", "so cushy")
+    (run,) = tmp_path.iterdir()
+    resumed = list(Solver(engine(translator)).resume(run, task_of=task_of))
+    assert reading(resumed).translation == reading(events).translation
 
 
 def test_quick_is_one_greedy_pass_without_a_thought():
@@ -619,6 +646,32 @@ def test_examples_are_in_the_target_language_those_from_the_source_first(code):
     messages = translation_messages("x", ZH if code == "en" else EN, language(code), mode="careful")
     assert len(messages) > 2
     assert messages[1]["content"] in [item.text for item in EXAMPLES if item.target_language == code]
+
+
+def test_a_phrase_is_shown_phrases_and_a_post_is_shown_posts():
+    def first_example(text: str) -> str:
+        return str(translation_messages(text, ZH, EN, mode="careful")[1]["content"])
+
+    assert is_phrase(first_example("守株待兔")) and is_phrase(first_example("八仙过海，各显神通"))
+    assert not is_phrase(first_example("这双鞋太好穿了吧！"))
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase"),
+    [
+        ("守株待兔", True),
+        ("八仙过海，各显神通", True),
+        ("break a leg", True),
+        ("守株待兔！", False),
+        ("笑死😂", False),
+        ("守株待兔，真是个笑话", False),
+        ("这双鞋子有踩屎感", False),
+        ("…", False),
+        ("", False),
+    ],
+)
+def test_a_phrase_is_short_and_said_by_nobody(text, phrase):
+    assert is_phrase(text) == phrase
 
 
 # -- the command ----------------------------------------------------------------------------------------------

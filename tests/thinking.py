@@ -82,6 +82,8 @@ def search(reward: str = "mean", rollouts: int | None = 8, **given: object) -> S
     budget = values.pop("budget", None) or BudgetConfig(rollouts=rollouts)
     reflection = values.pop("reflection_plan", None)
     more = {} if emitted is None else {"emit": emitted}
+    if "openings" in values:
+        more["openings"] = values.pop("openings")
     return Search(
         SearchConfig(**values),  # type: ignore[arg-type]
         budget,  # type: ignore[arg-type]

@@ -810,7 +810,7 @@ def _steering(item: Seen, t: Translate) -> Element:
     if not item.pruned:
         actions.append("unpin" if item.pinned else "pin")
         if item.parent is not None:
-            actions += ["edit"] if item.kind != "reflection" else []
+            actions += ["edit"] if item.kind not in ("reflection", "opening") else []
             actions += ["rethink"] if not item.terminal and item.kind == "thought" else []
     buttons = [
         el("button", t(f"steer_{name}"), type="button", title=t(f"steer_{name}_hint"), data_act=name)

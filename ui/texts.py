@@ -138,6 +138,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "tree_title": ("Tree of thoughts", "思路树"),
     "tree": ("Tree of thoughts", "思路树"),
     "kind_root": ("Question", "问题"),
+    "kind_opening": ("Asked in another way", "换一种问法"),
     "kind_thought": ("Thought", "思路"),
     "kind_reflection": ("Reflection", "反思"),
     "kind_answer": ("Answer", "答案"),
@@ -368,8 +369,9 @@ def speaker(request: gr.Request | None) -> Callable[..., str]:
 
 
 TREE_WORDS = (
-    "tree", "kind_root", "kind_thought", "kind_reflection", "kind_answer", "kind_ghost", "kind_fold", "visit", "visits",
-    "value", "tokens", "best", "waiting", "pruned", "pinned", "hidden", "folded", "shown", "fit", "zoom_in", "zoom_out",
+    "tree", "kind_root", "kind_opening", "kind_thought", "kind_reflection", "kind_answer", "kind_ghost", "kind_fold",
+    "visit", "visits", "value", "tokens", "best", "waiting", "pruned", "pinned", "hidden", "folded", "shown", "fit",
+    "zoom_in", "zoom_out",
 )  # fmt: skip
 
 

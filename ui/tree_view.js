@@ -181,6 +181,11 @@ function curve(from, to) {
 
 // -- drawing --------------------------------------------------------------------------------------------
 
+function tab(w, h) {
+  const cut = 12;
+  return `M0,0 H${w - cut} L${w},${cut} V${h} H0 Z`;
+}
+
 function hexagon(w, h) {
   const cut = 12;
   return `M${cut},0 H${w - cut} L${w},${h / 2} L${w - cut},${h} H${cut} L0,${h / 2} Z`;
@@ -203,6 +208,7 @@ function paint(group, place) {
     return;
   }
   if (node.kind === "reflection") make("path", { class: "shape", d: hexagon(w, h) }, group);
+  else if (node.kind === "opening") make("path", { class: "shape", d: tab(w, h) }, group);
   else make("rect", { class: "shape", width: w, height: h, rx: node.kind === "answer" ? 4 : 12 }, group);
   if (node.kind === "answer") {
     make("rect", { class: "inner", x: 3.5, y: 3.5, width: w - 7, height: h - 7, rx: 2 }, group);

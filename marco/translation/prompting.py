@@ -30,6 +30,11 @@ _GIST = re.compile(rf"^\W{{0,3}}(?:{GIST}|gist|tone)\W{{0,2}}[:：]\s*(?P<gist>.
 SHOTS = 5
 """Examples in one prompt."""
 
+PHRASE_WORDS = 5
+"""Words of a phrase at most, of each half where a comma parts it into two alike; of Chinese or Japanese, characters."""
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
+_SAID = re.compile(r"[\n.!?…。！？~～#@]|[\U0001f000-\U0001faff\u2600-\u27bf]")
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -112,6 +117,33 @@ EXAMPLES: tuple[Example, ...] = (
         "make life hard for someone out of spite",
     ),
     Example(
+        "zh", "en", "雪中送炭",
+        "a set phrase by itself; neutral",
+        (
+            Reading("雪中送炭", "send charcoal in the snow", "help somebody when they need it most",
+                    "help in the hour of need"),
+        ),
+        "give help to someone in their hour of need",
+    ),
+    Example(
+        "zh", "en", "走马观花",
+        "a set phrase by itself; neutral",
+        (
+            Reading("走马观花", "look at flowers from a galloping horse", "look at things in haste",
+                    "take only a hasty look"),
+        ),
+        "take only a hasty look at things",
+    ),
+    Example(
+        "zh", "en", "三天打鱼，两天晒网",
+        "a set phrase by itself; neutral",
+        (
+            Reading("三天打鱼，两天晒网", "fish for three days and dry the nets for two", "work without perseverance",
+                    "work by fits and starts"),
+        ),
+        "work by fits and starts",
+    ),
+    Example(
         "zh", "en", "到家啦🏠\n今天的晚霞好治愈\n#随手拍一拍[话题]# #晚霞",
         "a post about an evening sky; calm, happy",
         (Reading("治愈", "healing a disease", "soothing to look at", "soothing"),),
@@ -189,14 +221,26 @@ EXAMPLES: tuple[Example, ...] = (
 )  # fmt: skip
 
 
-def examples_for(source: Language | None, target: Language) -> tuple[Example, ...]:
-    """At most `SHOTS` examples into the target, those from the source language first.
+def is_phrase(text: str) -> bool:
+    """Whether a text is a phrase by itself, such as an idiom, rather than something that somebody said."""
+    halves = {len(_WORD.findall(half)) for half in re.split("[,，]", text)}
+    return len(halves) == 1 and 0 < max(halves) <= PHRASE_WORDS and not _SAID.search(text)
+
+
+def examples_for(source: Language | None, target: Language, text: str) -> tuple[Example, ...]:
+    """At most `SHOTS` examples into the target, those from the source language first, and of these those that are
+    phrases if `text` is one, and aren't if it isn't: models take the form of what they write from them.
 
     For a target without any: none. Examples in another language make small models answer in it.
     """
     fitting = [example for example in EXAMPLES if example.target_language == target.code]
     code = source.code.partition("-")[0] if source is not None else ""
-    return tuple(sorted(fitting, key=lambda example: example.source_language != code)[:SHOTS])
+    phrase = is_phrase(text)
+
+    def rank(example: Example) -> tuple[bool, bool]:
+        return example.source_language != code, is_phrase(example.text) != phrase
+
+    return tuple(sorted(fitting, key=rank)[:SHOTS])
 
 
 def translation_messages(
@@ -224,7 +268,7 @@ def translation_messages(
     pair = f"from {source.name} into {target.name}" if source is not None else f"into {target.name}"
     instructions = (CAREFUL if mode == "careful" else QUICK).format(pair=pair, target=target.name)
     messages: list[Message] = [{"role": "system", "content": instructions}]
-    for example in examples_for(source, target):
+    for example in examples_for(source, target, text):
         messages.append({"role": "user", "content": example.text})
         messages.append(
             {"role": "assistant", "content": example.reasoned if mode == "careful" else example.translation}

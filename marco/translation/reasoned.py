@@ -23,6 +23,7 @@ from marco.translation.languages import Language, foreign_letters, language
 from marco.translation.output import clean, untranslated
 from marco.translation.prompting import LITERAL, MEANING, WORDS, gist_in
 from marco.translation.segments import lost, restore
+from marco.tree import Tree
 
 DISAGREEMENT = 0.35
 """Candidates whose mean pairwise chrF (0 to 1) is under this disagree."""
@@ -348,6 +349,9 @@ def _read_part(events: Sequence[Event]) -> PartRead:
     answer = chosen.answer if chosen else None
     translation = answer if answer is not None else restore(source, clean(output, source)) if output.strip() else ""
     found = expressions(thought, source, translation)
+    if chosen and not thought:
+        # Translated at once: how it can be read is what the candidate thought that came nearest to it.
+        thought, found = _nearest_thought(events, source, translation)
     by_consensus = started.options.get("search", {}).get("select") == "consensus"
     agreement = _agreement(chosen.votes) if chosen and by_consensus else None
     behind = str(details.get("behind", ""))
@@ -363,6 +367,18 @@ def _read_part(events: Sequence[Event]) -> PartRead:
         warnings if ended or chosen else (),
         behind,
     )
+
+
+def _nearest_thought(events: Sequence[Event], source: str, translation: str) -> tuple[str, tuple[Expression, ...]]:
+    """The thought, with its expressions, of the rollout whose output is most like `translation`; "" without any."""
+    tree = Tree.fold(events)
+    nearest, likeness = "", -1.0
+    for number in tree.rollouts:
+        thought, output = split_output(tree.rollout_text(number))
+        alike = SequenceMatcher(None, output.casefold(), translation.casefold(), autojunk=False).ratio()
+        if thought and alike > likeness:
+            nearest, likeness = thought, alike
+    return nearest, expressions(nearest, source, translation)
 
 
 def _alternatives(chosen: AnswerChosen) -> tuple[Alternative, ...]:

@@ -24,7 +24,7 @@ from marco.errors import EngineError, InvalidOption, InvalidText
 from marco.events import AnswerChosen, Event, SearchEnded, SearchStarted
 from marco.prompts import Message
 from marco.runs import run_path
-from marco.session import Task
+from marco.session import HEADER_ONLY, Opening, Task
 from marco.solver import Solution, Solver
 from marco.translation.glossary import Glossary
 from marco.translation.languages import Language, language, recognise
@@ -200,9 +200,14 @@ def translation_task(
 ) -> Task:
     """One search's task: `text`, however long, as a whole. `further` goes into the details."""
     within = (glossary or Glossary()).within(text)
-    messages = translation_messages(
-        text, origin, target, mode=mode, model=model, context=context, glossary=within.pairs
-    )
+    asked: dict[str, Any] = {"model": model, "context": context, "glossary": within.pairs}
+    messages = translation_messages(text, origin, target, mode=mode, **asked)
+    openings: tuple[Opening, ...] = ()
+    if mode == "careful":
+        # What reads the text closely finds what can't be taken literally, and takes liberties; what doesn't keeps
+        # close. The consensus is among both.
+        at_once = translation_messages(text, origin, target, mode="quick", **asked)
+        openings = (Opening("Translated at once", at_once),)
     details = {
         "source_language": origin.code if origin else None,
         "target_language": target.code,
@@ -210,10 +215,12 @@ def translation_task(
         "glossary": [list(pair) for pair in within.pairs],
         **(further or {}),
     }
-    return _made(text, messages, details)
+    return _made(text, messages, details, openings)
 
 
-def _made(text: str, messages: Sequence[Message], details: Mapping[str, Any]) -> Task:
+def _made(
+    text: str, messages: Sequence[Message], details: Mapping[str, Any], openings: tuple[Opening, ...] = ()
+) -> Task:
     mode = str(details.get("mode", "careful"))
     target = language(str(details["target_language"]))
     origin = language(str(details["source_language"])) if details.get("source_language") else None
@@ -229,6 +236,7 @@ def _made(text: str, messages: Sequence[Message], details: Mapping[str, Any]) ->
         tuple(messages),
         kind="translate",
         answer_kind="text",
+        openings=openings,
         details=dict(details),
         extract=extract,
         flaw=(lambda found: flaw(found, text, target, origin, glossary)) if mode == "careful" else None,
@@ -237,12 +245,8 @@ def _made(text: str, messages: Sequence[Message], details: Mapping[str, Any]) ->
 
 def task_of(started: SearchStarted) -> Task:
     """The task of a recorded translation, for `Solver.resume`."""
-    own = {
-        name: value
-        for name, value in started.details.items()
-        if name not in ("answer_kind", "prefill", "custom", "reward")
-    }
-    return _made(started.question, tuple(started.messages), own)
+    own = {name: value for name, value in started.details.items() if name not in HEADER_ONLY}
+    return _made(started.question, tuple(started.messages), own, Opening.recorded(started))
 
 
 # --------------------------------------------------------------------------------------------------------------
