@@ -214,6 +214,12 @@ def test_careful_also_translates_at_once_and_says_of_such_a_candidate_how_others
     assert reading(resumed).translation == reading(events).translation
 
 
+def test_a_phrase_is_never_translated_at_once():
+    events = list(translate_stream(said(written("a phrase", (), "wait for luck")), "守株待兔", "en"))
+    assert "openings" not in events[0].details
+    assert reading(events).translation == "wait for luck"
+
+
 def test_quick_is_one_greedy_pass_without_a_thought():
     events = list(translate_stream(said("So cushy!"), SHOE, "en", mode="quick", options=options("marco", rollouts=9)))
     assert sum(isinstance(event, RolloutFinished) for event in events) == 1

@@ -29,7 +29,7 @@ from marco.solver import Solution, Solver
 from marco.translation.glossary import Glossary
 from marco.translation.languages import Language, language, recognise
 from marco.translation.output import clean, flaw
-from marco.translation.prompting import register_messages, translation_messages
+from marco.translation.prompting import is_phrase, register_messages, translation_messages
 from marco.translation.reasoned import Translation, by_part, reading
 from marco.translation.segments import CONTEXT_CHARS, Part, parts, restore
 
@@ -203,9 +203,9 @@ def translation_task(
     asked: dict[str, Any] = {"model": model, "context": context, "glossary": within.pairs}
     messages = translation_messages(text, origin, target, mode=mode, **asked)
     openings: tuple[Opening, ...] = ()
-    if mode == "careful":
+    if mode == "careful" and not is_phrase(text):
         # What reads the text closely finds what can't be taken literally, and takes liberties; what doesn't keeps
-        # close. The consensus is among both.
+        # close. The consensus is among both. Close to an idiom is word for word, so a phrase is read closely only.
         at_once = translation_messages(text, origin, target, mode="quick", **asked)
         openings = (Opening("Translated at once", at_once),)
     details = {
