@@ -1,8 +1,9 @@
 """Every prompt, and every fact about the chat format.
 
 Marco-o1 was trained to think inside `<Thought>` and answer inside `<Output>`, and its own chat template tells it
-so: it is given the question alone. Any other model is told the format in a system message. What a model
-makes of it is read tolerantly (`marco.answer.split_output`).
+so: it is given the question alone. Any other model is told the format in one sentence behind the question. The more
+it is told of the form, the worse it reasons: see "What a prompt costs" in benchmarks/RESULTS.md. What a model makes
+of it is read tolerantly (`marco.answer.split_output`).
 """
 
 from __future__ import annotations
@@ -12,17 +13,13 @@ from collections.abc import Mapping, Sequence
 Message = Mapping[str, str]
 
 THINK = (
-    "You are a careful thinker. Reason inside <Thought> and </Thought>: short steps, one a paragraph, "
-    "with an empty line between paragraphs, every calculation written out and checked. "
-    "Then give the reply for the user inside <Output> and </Output>."
+    "Think step by step inside <Thought> and </Thought>, then give the final answer{language} inside "
+    "<Output> and </Output>."
 )
 
-NUMBER = "The output states the final number once, on its own, without working."
 CHOICE = "The output names the chosen option only."
 
-DIRECT = "Reply with the answer alone: no reasoning, no explanation."
-
-SAME_LANGUAGE = "Write the output in the language of the question."
+DIRECT = "Reply with the answer alone{language}: no reasoning, no explanation."
 
 
 def knows_the_format(model: str) -> bool:
@@ -45,24 +42,26 @@ def solve_messages(
     `language` is the language of the answer (None follows the question); `system` replaces Marco's own
     instructions; `history` holds earlier turns as {"role", "content"}.
     """
-    reply_in = f"Write the output in {language}." if language else SAME_LANGUAGE
-    if system is not None:
-        instructions = system
-        if language:
-            instructions = f"{system}\n{reply_in}"
-    elif strategy == "direct":
-        instructions = f"{DIRECT} {reply_in}"
-    elif knows_the_format(model):
-        instructions = reply_in if language else ""
-    else:
-        shape = {"number": NUMBER, "choice": CHOICE}.get(answer_kind, "")
-        instructions = " ".join(part for part in (THINK, shape, reply_in) if part)
     messages: list[Message] = []
-    if instructions and (system is not None or not knows_the_format(model)):
-        messages.append({"role": "system", "content": instructions})
+    instructions = f"Write the output in {language}." if language else ""
+    if system is not None:
+        messages.append({"role": "system", "content": "\n".join(part for part in (system, instructions) if part)})
         instructions = ""
+    elif strategy == "direct":
+        instructions = DIRECT.format(language=_answer_in(language, question))
+    elif not knows_the_format(model):
+        think = THINK.format(language=_answer_in(language, question))
+        instructions = f"{think} {CHOICE}" if answer_kind == "choice" else think
     messages += [{"role": turn["role"], "content": turn["content"]} for turn in history]
-    # Marco-o1's template carries its own system prompt; what else is asked goes with the question.
     content = f"{question}\n\n{instructions}" if instructions else question
     messages.append({"role": "user", "content": content})
     return tuple(messages)
+
+
+def _answer_in(language: str | None, question: str) -> str:
+    """What is said of the language of the answer: nothing where it goes without saying, which costs least."""
+    if language:
+        return f" in {language}"
+    if any(letter.isalpha() and not letter.isascii() for letter in question):
+        return " in the language of the question"
+    return ""
