@@ -141,6 +141,9 @@ def test_a_hundred_thousand_characters_of_anything_are_read(piece: str, kind: st
     [
         ("<Thought>\nhm\n</Thought>\n<Output>\nyes\n</Output>", "hm", "yes"),
         ("no tags at all", "", "no tags at all"),
+        ("1 and 1.\n\nMake 2.\n\nSo it is \\(\\boxed{2}\\).", "1 and 1.\n\nMake 2.", "So it is \\(\\boxed{2}\\)."),
+        ("It is \\boxed{2}.", "", "It is \\boxed{2}."),
+        ("It is \\boxed{2}.\n\nAsk me more.", "", "It is \\boxed{2}.\n\nAsk me more."),
         ("", "", ""),
         ("<Thought>hm</Thought>\nyes", "hm", "yes"),
         ("hm</Thought>\n<Output>yes</Output>", "hm", "yes"),

@@ -12,6 +12,7 @@ _LOOSE_TAG = re.compile(
     re.IGNORECASE,
 )
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]{0,200}`", re.DOTALL)
+_BOXED = "\\boxed{"
 _PARAGRAPH = re.compile(r"\n\s*\n")
 
 
@@ -39,14 +40,19 @@ def split_output(text: str) -> tuple[str, str]:
     """What was thought and what was answered, both stripped.
 
     Tags may be missing, unclosed, doubled, in lower case or without their first bracket (`Output>`). Without any
-    tag all of it is output. The last output that holds something counts; what follows its closing tag is dropped,
-    and everything before it belongs to the thought. After a closed thought plain text is output. An output that
-    was opened and closed with nothing in it falls back to the last paragraph of the thought. A text that
-    breaks off inside its thought has the output "", so that nothing flickers while it streams.
+    tag all of it is output, save that a last paragraph with the answer in a box ends a thought. The last output that
+    holds something counts; what follows its closing tag is dropped, and everything before it belongs to the thought.
+    After a closed thought plain text is output. An output that was opened and closed with nothing in it falls back
+    to the last paragraph of the thought. A text that breaks off inside its thought has the output "", so that nothing
+    flickers while it streams.
     """
     tags = list(_tags(text))
     if not tags:
-        return "", text.strip()
+        text = text.strip()
+        breaks = list(_PARAGRAPH.finditer(text))
+        if breaks and _BOXED in text[breaks[-1].end() :]:
+            return text[: breaks[-1].start()].rstrip(), text[breaks[-1].end() :]
+        return "", text
     # A text whose first tag closes was opened in the prompt.
     place = tags[0][2] if tags[0][3] else "thought"
     thoughts: list[str] = []
