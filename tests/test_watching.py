@@ -12,7 +12,7 @@ import pytest
 
 from marco.events import Event, Phase
 from ui import session
-from ui.session import REDRAW, SHARE, SLOWEST, Activity, watch
+from ui.session import REDRAW, SHARE, SLOWEST, UNHURRIED, Activity, watch
 
 STEP = 0.002
 """Seconds by which the clock moves on whenever it is looked at."""
@@ -72,8 +72,18 @@ def test_what_costs_very_much_is_still_drawn_about_once_a_second() -> None:
     assert min(found) >= SLOWEST and median(found) < 2 * SLOWEST
 
 
-def test_stop_and_what_a_person_did_show_at_once_however_much_it_costs() -> None:
+@pytest.mark.parametrize("cost", [0.0, 0.006, 0.5])
+def test_who_watches_on_the_processor_that_thinks_sees_it_every_other_second(cost: float) -> None:
+    search = Search(cost)
+    search.activity.unhurried = True
+    found = gaps(search.redraws(6))
+    assert min(found) >= UNHURRIED and median(found) < 2 * UNHURRIED
+
+
+@pytest.mark.parametrize("unhurried", [False, True])
+def test_stop_and_what_a_person_did_show_at_once_however_much_it_costs(unhurried: bool) -> None:
     search = Search(0.1)
+    search.activity.unhurried = unhurried
     times = search.redraws(4)
     next(times)
     search.activity.fresh = True

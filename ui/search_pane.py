@@ -34,6 +34,8 @@ from ui.waiting import QUIET, mind_queue, wait_for_model, wait_message
 
 log = logging.getLogger("marco.ui")
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
 THOUGHTS_EVERY = 0.6
 """Seconds between updates of the thoughts: they are the most to draw, and are read, not watched."""
 
@@ -279,6 +281,7 @@ class SearchPane:
             activity.running = False
             yield
             return
+        activity.unhurried = engine.info.device.lower().startswith("cpu") and _at_the_machine(request)
         search = ""
         with self.loader.using(engine):
             for _ in watch(activity, events, surprise=speaker(request)("surprise")):
@@ -460,6 +463,12 @@ def state_of(activity: Activity, status: Element) -> Element:
     tag, attributes, children = status
     shown = {"data-shown": "true"} if activity.view.started is not None else {}
     return [tag, {**attributes, "data-busy": str(activity.running).lower(), **shown}, children]
+
+
+def _at_the_machine(request: gr.Request) -> bool:
+    """Whether the browser runs where the server does; a proxy there looks like one."""
+    client = request.client
+    return client is not None and client.host in LOOPBACK
 
 
 def more_of(view: render.View, rollouts: int) -> dict[str, Any]:

@@ -38,6 +38,10 @@ about four times as much to do."""
 SLOWEST = 1.2
 """Seconds that a redraw is put off at most for its share's sake."""
 
+UNHURRIED = 2.0
+"""Seconds between redraws where the model thinks on the processor that the browser draws on: the browser's part of an
+update takes ten times what the server's does, and all of the model's threads wait for the one that it stops."""
+
 BEAT = 1.0
 """Seconds after which the clock on the page moves on, whatever the model does."""
 
@@ -76,6 +80,8 @@ class Activity:
     running: bool = False
     fresh: bool = False
     """Something besides an event calls for a redraw."""
+    unhurried: bool = False
+    """Whoever watches it does so on the processor that the model thinks on."""
 
 
 class Activities:
@@ -187,7 +193,7 @@ def watch(
                 drawn, changed, words, activity.fresh = now, False, False, False
                 yield view
                 # Who takes the next item has drawn and sent this one.
-                pause = min(SLOWEST, (clock() - now) / SHARE)
+                pause = UNHURRIED if activity.unhurried else min(SLOWEST, (clock() - now) / SHARE)
         activity.running = False
         yield view
     finally:
