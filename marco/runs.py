@@ -192,6 +192,21 @@ def read_run(path: Path) -> Run:
     return Run(path, started, tuple(events), torn)
 
 
+def read_header(path: Path) -> SearchStarted:
+    """The header alone. Raises `RunFileError`."""
+    try:
+        with path.open("rb") as file:
+            value = json.loads(file.readline())
+        _check_header(path, value)
+        started = from_dict(value)
+    except OSError as error:
+        raise RunFileError(path, 0, f"it can't be read ({error.strerror or error})") from None
+    except (ValueError, RecursionError, MalformedEvent):
+        raise RunFileError(path, 1, "the header is damaged") from None
+    assert isinstance(started, SearchStarted)
+    return started
+
+
 def _check_header(path: Path, value: Any) -> None:
     if not isinstance(value, dict) or value.get("type") != "SearchStarted":
         raise RunFileError(path, 1, "this is no run of Marco's: a run begins with its header")

@@ -19,7 +19,7 @@ from typing import Any
 from marco import answer as answers
 from marco import runs as run_files
 from marco.actions import Action, cut
-from marco.config import Options, check_question
+from marco.config import Options, SamplingConfig, check_question
 from marco.degenerate import degeneracy
 from marco.engines.base import Chunk, Completion, Engine, Request
 from marco.errors import InvalidOption, MarcoError, RunFileError, SearchError
@@ -91,6 +91,14 @@ class Task:
     """From the output to the answer; None reads it by `answer_kind`."""
     flaw: Callable[[str], str | None] | None = None
     """Why an answer may not win while another without flaw exists, in a word or two; None where it is sound."""
+
+
+def sampling_of(options: Options, work: int, *, room: int) -> SamplingConfig:
+    """How work item `work` is drawn, where the context has `room` for so many tokens."""
+    sampling = options.sampling
+    if options.search.greedy_first and options.search.strategy == "mcts" and work == 1:
+        sampling = replace(sampling, temperature=0.0)
+    return replace(sampling, max_tokens=room) if sampling.max_tokens > room else sampling
 
 
 class Session:
@@ -264,9 +272,7 @@ class Session:
                     WorkFailed(work=item.work, node=item.node, error="The model's context has no room left here."),
                 )
                 continue
-            sampling = self.options.sampling
-            if sampling.max_tokens > room:
-                sampling = replace(sampling, max_tokens=room)
+            sampling = sampling_of(self.options, item.work, room=room)
             self.under_way[item.work] = (item, time.monotonic())
             requests.append(Request(item.work, prefix, sampling, item.seed, self.cancel, self.started.search))
         if not requests:

@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from marco.config import SELECTIONS
-from marco.engines.base import Engine
+from marco.engines.base import Around, Deliver, Engine, Request
 from marco.engines.scripted import Fail, ScriptedEngine
 from marco.errors import EngineError, MarcoError, UserMistake
 from marco.evaluation import commands, plan, records, runner, summary, tasks
@@ -76,6 +76,7 @@ def measure(
     task: tasks.Task | None = None,
     workers: int = 3,
     keep_runs: bool = False,
+    reuse: Sequence[Path] = (),
     settings: plan.Settings | None = None,
     **axes: Sequence[str],
 ) -> list[dict[str, Any]]:
@@ -85,7 +86,7 @@ def measure(
     with records.locked(out):
         records.add_combinations(out, combinations)
         work = runner.jobs([(task, tasks.load(task), generations)], seeds)
-        runner.run(engine, work, out, workers=workers, keep_runs=keep_runs)
+        runner.run(engine, work, out, workers=workers, keep_runs=keep_runs, reuse=reuse)
     return commands.write_summary(out, [task])
 
 
@@ -258,6 +259,50 @@ def test_failed_rollouts_spend_budget_and_give_no_answer(data: Path, tmp_path: P
 
 
 # -- resuming ----------------------------------------------------------------------------------------------------------
+
+
+class Silent(Around):
+    """A model that must not be asked for anything that is on record."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self.asked: list[Request] = []
+
+    def submit(self, requests: Sequence[Request], deliver: Deliver) -> None:
+        self.asked += requests
+        super().submit(requests, deliver)
+
+
+def test_rollouts_that_another_evaluation_wrote_are_reused_and_count_as_generated(
+    engine: Any, data: Path, tmp_path: Path
+) -> None:
+    few = plan.Settings(budget=3 * TOKENS)
+    measure(engine, data, tmp_path / "samples", ["self-consistency", "cot"], settings=few, keep_runs=True)
+    settings = plan.Settings(budget=4 * TOKENS, further={"branching": 4, "greedy_first": True})
+    anew = measure(engine, data, tmp_path / "anew", ["mcts"], settings=settings)
+    watched = Silent(engine)
+    found = measure(
+        watched, data, tmp_path / "reused", ["mcts"], settings=settings, reuse=[tmp_path / "samples"], keep_runs=True
+    )
+    # Of four rollouts the greedy one and two samples are on record.
+    assert len(watched.asked) == len(SAID)
+    assert all(request.sampling.temperature > 0 for request in watched.asked)
+    (row, *_) = records.read_rows(tmp_path / "reused")
+    assert row["reused"] == 3
+    same = ("accuracy", "tokens_per_problem", "rollouts_per_problem", "prefilled_per_problem", "test_at")
+    assert [found[0][name] for name in same] == [anew[0][name] for name in same]
+    assert anew[0]["seconds_per_problem"] > 0
+    assert found[0]["seconds_per_problem"] is None
+
+    again = Silent(engine)
+    measure(again, data, tmp_path / "again", ["mcts"], settings=settings, reuse=[tmp_path / "reused"])
+    assert again.asked == []
+
+
+def test_nothing_is_reused_from_a_folder_without_runs(engine: Any, data: Path, tmp_path: Path) -> None:
+    measure(engine, data, tmp_path / "samples", ["cot"])
+    with pytest.raises(UserMistake, match="--keep-runs"):
+        measure(engine, data, tmp_path / "out", ["mcts"], reuse=[tmp_path / "samples"])
 
 
 def test_a_killed_run_goes_on_where_it_was(engine: Any, data: Path, tmp_path: Path) -> None:

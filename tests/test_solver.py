@@ -10,6 +10,7 @@ from thinking import bolts
 
 import marco
 from marco import SearchConfig, Solver, options
+from marco.engines.base import Around
 from marco.engines.scripted import Fail, ScriptedEngine
 from marco.errors import InvalidOption, InvalidText, SearchError
 from marco.events import (
@@ -65,6 +66,21 @@ def test_every_generated_token_is_counted():
     solution = Solution.of(events)
     written = sum(len(rollout.token_ids) for rollout in solution.tree.rollouts.values())
     assert solution.tokens["generated"] == written
+
+
+@pytest.mark.parametrize(
+    ("strategy", "drawn"), [("mcts", [0.0, 0.5, 0.5, 0.5]), ("self-consistency", [0.5, 0.5, 0.5, 0.5])]
+)
+def test_a_tree_may_begin_with_what_the_model_holds_most_likely(strategy, drawn):
+    class Watched(Around):
+        def submit(self, requests, deliver):
+            temperatures.extend((request.work, request.sampling.temperature) for request in requests)
+            super().submit(requests, deliver)
+
+    temperatures: list[tuple[int, float]] = []
+    chosen = options("marco", strategy=strategy, greedy_first=True, temperature=0.5, rollouts=4)
+    Solver(Watched(ScriptedEngine(bolts)), chosen).solve(QUESTION)
+    assert [temperature for _, temperature in sorted(temperatures)] == drawn
 
 
 @pytest.mark.parametrize("strategy", ["cot", "direct"])

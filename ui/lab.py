@@ -211,7 +211,7 @@ def summary_table(chosen: Found, summary: list[dict[str, Any]], t: Callable[...,
             f"{item['accuracy']:.1%}",
             f"{item['low']:.1%} – {item['high']:.1%}",
             f"{item['tokens_per_problem']:.0f}",
-            f"{item['seconds_per_problem']:.1f}",
+            "" if item["seconds_per_problem"] is None else f"{item['seconds_per_problem']:.1f}",
         )
         task = el("td", f"{item['task']} {item['lang']}")
         rows.append(el("tr", task, el("th", name, scope="row"), *(el("td", cell) for cell in cells)))

@@ -46,6 +46,7 @@ SETTABLE = (
     "rule",
     "widening",
     "fork_uncertain",
+    "greedy_first",
     "depth",
     "reflect_below",
     "max_reflections",
@@ -92,6 +93,13 @@ def evaluate(
     ] = None,
     parallel: Annotated[int, typer.Option(min=1, help="Rollouts of one search at once.")] = 1,
     workers: Annotated[int | None, typer.Option(min=1, help="Problems at once; by default the slots are full.")] = None,
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of an evaluation with --keep-runs: rollouts of the same prefix, sampling and seed are taken "
+            "from there and count as generated; may be repeated."
+        ),
+    ] = None,
     keep_runs: Annotated[bool, typer.Option("--keep-runs", help="Keep each search's run file in DIR/runs.")] = False,
     without_questions: Annotated[
         bool, typer.Option("--without-questions", help="Leave questions and references out of the rows.")
@@ -150,6 +158,7 @@ def evaluate(
                         out,
                         workers=min(count, max(1, len(todo))),
                         setup=setup,
+                        reuse=reuse or (),
                         keep_runs=keep_runs,
                         keep_questions=not without_questions,
                         watch=watch,
@@ -331,7 +340,7 @@ def _print_summary(summary: list[dict[str, Any]]) -> None:
                 f"{item['low']:.1%} to {item['high']:.1%}",
                 " ".join(f"@{k} {share:.0%}" for k, share in item["test_at"].items()),
                 f"{item['tokens_per_problem']:.0f}",
-                f"{item['seconds_per_problem']:.1f}",
+                "" if item["seconds_per_problem"] is None else f"{item['seconds_per_problem']:.1f}",
             ]
             for item in summary
         ],

@@ -30,6 +30,10 @@ FIXED = ("strategy", "action", "reward", "select", "reflection", "seed")
 """Fields of `SearchConfig` that are asked for by options of their own."""
 
 
+IN_A_TREE = ("parallel", "branching", "exploration", "depth", "rule", "widening", "fork_uncertain", "greedy_first")
+"""Fields of `SearchConfig` that make no difference to independent rollouts, however many are under way."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Everything but the combinations."""
@@ -75,8 +79,7 @@ class Generation:
         """Equal keys: the same work."""
         data = self.options.to_dict()
         if data["search"]["strategy"] != "mcts":
-            # Independent rollouts are the same, however many are under way.
-            for field in ("parallel", "branching", "exploration", "depth", "rule", "widening", "fork_uncertain"):
+            for field in IN_A_TREE:
                 data["search"].pop(field)
         data["generation"] = self.strategy
         text = json.dumps(data, sort_keys=True, ensure_ascii=False)

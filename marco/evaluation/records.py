@@ -44,6 +44,7 @@ Row = Mapping[str, Any]
 - `failures`: `work`, `error`, `tokens`, `prefilled`, `cached`;
 - `visits`: for each commit the visits of the leaf of each rollout so far, as a selection saw them then;
 - `tokens`, `prefilled`, `cached`: all that was spent, work that was broken off included;
+- `reused` (not in older records): how many rollouts came from another record; time tells nothing where it isn't 0;
 - `seconds`: the search's share of the time that passed; `elapsed`: from its start to its end;
 - `stopped_by`, `peak_memory_bytes`, and `run`: the run file's name, where kept."""
 

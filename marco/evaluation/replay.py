@@ -44,8 +44,8 @@ class Outcome:
     tokens: int
     """Generated, failures and reflections included."""
     prefilled: int
-    seconds: float
-    """Until the last of them was in: the search's share of the machine."""
+    seconds: float | None
+    """Until the last of them was in: the search's share of the machine. None where rollouts were reused."""
 
     @property
     def solved(self) -> bool:
@@ -145,7 +145,7 @@ def outcome(
         scores=tuple(item["score"] for item in prefix.rollouts),
         tokens=prefix.tokens,
         prefilled=prefix.prefilled,
-        seconds=prefix.rollouts[-1]["at"] if prefix.rollouts else row["seconds"],
+        seconds=None if row.get("reused") else prefix.rollouts[-1]["at"] if prefix.rollouts else row["seconds"],
     )
 
 

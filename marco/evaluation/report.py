@@ -290,7 +290,7 @@ def _results(facts: _Facts) -> str:
                 _percent(at.get("8")),
                 _percent(at.get("32")),
                 f"{summaries.mean([o.tokens for o in line.outcomes]):.0f}",
-                _figure(summaries.mean([o.seconds for o in line.outcomes]), 1),
+                _figure(summaries.seconds(line), 1),
             ]
         )
     columns = ["task", "language", "combination", "budget", "problems", "seeds", "accuracy", "95%", "at least once"]
@@ -585,7 +585,7 @@ def _cost(facts: _Facts) -> str:
     figure = _figure_of()
     rows: list[list[object]] = []
     for line in facts.main:
-        seconds = summaries.mean([o.seconds for o in line.outcomes])
+        seconds = summaries.seconds(line)
         accuracy, _, _ = summaries.interval(line)
         number = facts.colour(line.combination.label)
         name = f"{line.lang} · {line.combination.label}"

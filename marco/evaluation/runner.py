@@ -22,6 +22,7 @@ from marco.engines.base import Engine
 from marco.errors import EngineError, InvalidText, UserMistake
 from marco.evaluation.plan import Generation
 from marco.evaluation.records import MAX_OUTPUT_CHARS, ROWS, RUNS, VERSION, Row, RowWriter, read_rows, row_key
+from marco.evaluation.reuse import Remembering
 from marco.evaluation.tasks import Problem, Task
 from marco.events import (
     AnswerChosen,
@@ -120,12 +121,14 @@ def run(
     *,
     workers: int,
     setup: Mapping[str, Any] | None = None,
+    reuse: Sequence[Path] = (),
     keep_runs: bool = False,
     keep_questions: bool = True,
     watch: Watch = lambda done, total: None,
 ) -> int:
     """Do what is not on record; returns how many searches were made. The caller holds the folder's lock.
 
+    `reuse`: folders of evaluations whose rollouts serve where they would be written anew (`marco.evaluation.reuse`).
     Without `keep_questions` rows hold neither question nor reference: a record may be published where its data may not.
 
     Raises `UserMistake` where the record is of another model, `EngineError` where the engine gave up (what was
@@ -137,7 +140,8 @@ def run(
     watch(len(work) - len(left), len(work))
     if not left:
         return 0
-    runner = _Runner(engine, folder, setup, folder / RUNS if keep_runs else None)
+    remembering = Remembering(engine, reuse) if reuse else None
+    runner = _Runner(engine, folder, setup, folder / RUNS if keep_runs else None, remembering)
     done = len(work) - len(left)
     made = several_at_once(runner.search, left, workers, runner.halt)
     with contextlib.closing(RowWriter(folder)) as writer, contextlib.closing(made):
@@ -171,8 +175,16 @@ def several_at_once(
 
 
 class _Runner:
-    def __init__(self, engine: Engine, folder: Path, setup: Mapping[str, Any], runs: Path | None) -> None:
-        self._engine = engine
+    def __init__(
+        self,
+        engine: Engine,
+        folder: Path,
+        setup: Mapping[str, Any],
+        runs: Path | None,
+        remembering: Remembering | None,
+    ) -> None:
+        self._engine = remembering or engine
+        self._remembering = remembering
         self._setup = setup
         self._runs = runs
         self._clock = SharedClock()
@@ -258,6 +270,7 @@ class _Runner:
             "tokens": int(ended.tokens.get("generated", 0)) if ended else 0,
             "prefilled": int(ended.tokens.get("prefilled", 0)) if ended else 0,
             "cached": int(ended.tokens.get("cached", 0)) if ended else 0,
+            "reused": self._remembering.reused(started.search) if self._remembering and started else 0,
             "seconds": round(seconds, 3),
             "elapsed": ended.seconds if ended else 0.0,
             "stopped_by": recorder.stopped_by,

@@ -119,7 +119,7 @@ def _object(line: Line, task: Task | None) -> dict[str, Any]:
         "test_at_rule": rule,
         "tokens_per_problem": mean([o.tokens for o in outcomes]),
         "prefilled_per_problem": mean([o.prefilled for o in outcomes]),
-        "seconds_per_problem": mean([o.seconds for o in outcomes]),
+        "seconds_per_problem": seconds(line),
         "rollouts_per_problem": mean([o.rollouts for o in outcomes]),
         "written_per_problem": mean([row["tokens"] for row in rows]),
         "peak_memory_bytes": max(row["peak_memory_bytes"] for row in rows),
@@ -492,6 +492,12 @@ def replay(
                         }
                     )
     return found
+
+
+def seconds(line: Line) -> float | None:
+    """A problem's mean; None where any rollout came from another record."""
+    known = [outcome.seconds for outcome in line.outcomes if outcome.seconds is not None]
+    return mean(known) if len(known) == len(line.outcomes) else None
 
 
 def mean(numbers: Sequence[float]) -> float:
