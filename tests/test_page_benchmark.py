@@ -29,14 +29,16 @@ def engine() -> Iterator[ScriptedEngine]:
 def found(engine: ScriptedEngine) -> dict[str, Any]:
     # In a thread of its own: the other tests' browser holds this one.
     with ThreadPoolExecutor(1) as thread:
-        measuring = thread.submit(page.bench_page, ModelConfig(), rollouts=3, max_tokens=64, nodes=NODES, engine=engine)
+        measuring = thread.submit(
+            page.bench_page, ModelConfig(), rollouts=3, max_tokens=64, repeats=2, nodes=NODES, engine=engine
+        )
         return measuring.result()
 
 
 def test_both_ways_are_measured_on_one_engine_which_stays_open(found, engine):
     assert found["solve_tokens_per_second"] > 0 and found["page_tokens_per_second"] > 0
-    assert found["loss"] == pytest.approx(1 - found["page_tokens_per_second"] / found["solve_tokens_per_second"])
-    assert {"model", "engine", "loss"} <= set(found)
+    assert found["loss_low"] <= found["loss"] <= found["loss_high"] < 1
+    assert {"model", "engine", "loss", "loss_low", "loss_high"} <= set(found)
     assert 0 < found["browser_share"] < 16
     assert found["model"] == "scripted"
     assert engine.usage()["requests"] >= 9

@@ -27,6 +27,7 @@ from marco.config import ModelConfig
 from marco.engines.base import Engine
 from marco.engines.scripted import ScriptedEngine
 from marco.errors import EngineError, UserMistake
+from marco.evaluation.metrics import bootstrap
 from marco.events import SearchEnded
 from marco.solver import Solver
 
@@ -80,7 +81,9 @@ def bench_page(
     """Measure one model, `repeats` times each way, medians count; and a tree of `nodes` nodes, as `draw_tree` does.
 
     `engine` takes the place of what `config` names, and stays open. `loss` is the share of the speed that the page
-    costs (0.05 is five per cent; below 0 the page happened to be faster), `browser_share` the processor time of the
+    costs (0.05 is five per cent; below 0 the page happened to be faster): the geometric mean over pairs of searches
+    one after the other, since a shared host may double its speed within minutes; `loss_low` and `loss_high` hold its
+    95% interval (bootstrap over pairs; None for a single one). `browser_share` is the processor time of the
     browser meanwhile, in cores (0.05 is a twentieth of one): on a busy machine it says more surely what watching takes.
     Raises `UserMistake` without Playwright or a browser, `EngineError` where a search fails.
     """
@@ -97,20 +100,32 @@ def bench_page(
         steps = 2 * repeats + 2
         report(0, steps, "Warming up")
         _speed(list(Solver(opened, warm).stream(QUESTION)))
-        alone, watched, drawing_shares = [], [], []
+        alone: list[float] = []
+        watched: list[float] = []
+        drawing_shares: list[float] = []
         with tempfile.TemporaryDirectory() as folder, page_open(opened, executable, Path(folder), chosen) as page:
-            for turn in range(repeats):
-                report(2 * turn + 1, steps, "The search by itself")
+
+            def by_itself() -> None:
+                report(len(alone) + len(watched) + 1, steps, "The search by itself")
                 # With a run file, as `marco solve` keeps one.
                 alone.append(_speed(list(Solver(opened, options, runs=Path(folder) / "alone").stream(QUESTION))))
-                report(2 * turn + 2, steps, "The search on the page")
+
+            def on_the_page() -> None:
+                report(len(alone) + len(watched) + 1, steps, "The search on the page")
                 begun, drawn = time.monotonic(), _browser_seconds()
                 watched.append(_watched(page, Path(folder) / "page"))
                 drawing_shares.append((_browser_seconds() - drawn) / (time.monotonic() - begun))
+
+            for turn in range(repeats):
+                # A machine that gets slower all the while must not count against the one that comes second.
+                for measured in (by_itself, on_the_page) if turn % 2 == 0 else (on_the_page, by_itself):
+                    measured()
         report(steps - 1, steps, "A large tree on the page")
         drawing = draw_tree(executable, nodes)
         report(steps, steps, "Done")
         solve, seen = statistics.median(alone), statistics.median(watched)
+        ratios = [math.log(one / other) for one, other in zip(watched, alone, strict=True)]
+        low, high = bootstrap(ratios)
         return {
             "model": opened.info.model,
             "engine": opened.info.engine,
@@ -121,7 +136,9 @@ def bench_page(
             "repeats": repeats,
             "solve_tokens_per_second": solve,
             "page_tokens_per_second": seen,
-            "loss": 1 - seen / solve,
+            "loss": 1 - math.exp(statistics.fmean(ratios)),
+            "loss_low": 1 - math.exp(high) if repeats > 1 else None,
+            "loss_high": 1 - math.exp(low) if repeats > 1 else None,
             "browser_share": statistics.median(drawing_shares),
             **drawing,
         }
