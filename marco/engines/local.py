@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from marco.config import ModelConfig
-from marco.engines import loading
+from marco.engines import heap, loading
 from marco.engines.base import ChatTokenizer, Chunk, Completion, Deliver, EngineInfo, Finish, Request
 from marco.engines.decode import TOP, Decoder, Draw, draw, uniforms
 from marco.engines.kv import Geometry, PrefixTree, Slots, matched, shared
@@ -781,6 +781,8 @@ def _load(
             f"{label} did not fit into memory after all: {decided.predicted_bytes / 1e9:.2f} GB were predicted and "
             f"{decided.free_bytes / 1e9:.2f} GB were free; close other programs or choose a smaller form."
         ) from error
+    if place.type == "cpu":
+        heap.keep()  # only now: what loading needed goes back
     details = {
         "quantize": decided.quantize,
         "why": decided.why,

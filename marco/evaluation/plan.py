@@ -81,6 +81,8 @@ class Generation:
         if data["search"]["strategy"] != "mcts":
             for field in IN_A_TREE:
                 data["search"].pop(field)
+        elif not data["search"]["greedy_first"]:
+            data["search"].pop("greedy_first")  # rows from before it was there keep their key
         data["generation"] = self.strategy
         text = json.dumps(data, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -47,7 +47,14 @@ def defaults(mode: str) -> Options:
         return preset_options("marco", strategy="direct", max_tokens=512, answer_kind="text")
     if mode == "careful":
         return preset_options(
-            "marco", select="consensus", temperature=0.6, max_tokens=512, answer_kind="text", branching=3
+            "marco",
+            select="consensus",
+            reward="mean",
+            temperature=0.6,
+            max_tokens=512,
+            answer_kind="text",
+            branching=3,
+            greedy_first=False,
         )
     raise InvalidOption("mode", mode, "one of " + ", ".join(MODES))
 
