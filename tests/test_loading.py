@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 import tiny  # noqa: E402
 
 from marco.config import ModelConfig, SamplingConfig  # noqa: E402
-from marco.engines import int8, loading  # noqa: E402
+from marco.engines import heap, int8, loading  # noqa: E402
 from marco.engines.base import Completion, Request  # noqa: E402
 from marco.engines.local import LocalEngine, open_local  # noqa: E402
 from marco.errors import InvalidOption, ModelUnavailable  # noqa: E402
@@ -281,3 +281,18 @@ def test_a_full_disk_says_what_is_missing(
     monkeypatch.setattr(loading.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000})())
     with pytest.raises(ModelUnavailable, match="MARCO_CACHE"):
         loading.convert_gguf(path)
+
+
+# -- memory that is freed ----------------------------------------------------------------------------------------------
+
+
+def test_what_a_person_set_for_the_allocator_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    assert not heap.keep()
+
+
+def test_an_allocator_that_cannot_be_told_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    assert not heap.keep()
