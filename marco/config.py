@@ -218,18 +218,26 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "reward": "mean",
         "select": "best",
     },
+    # What was measured best: docs/findings.md, "The preset".
     "marco": {
         "branching": 3,
         "exploration": math.sqrt(2),
         "rollouts": 8,
-        "temperature": 0.8,
+        "temperature": 0.5,
         "top_p": 0.95,
         "max_tokens": 1024,
         "depth": 64,
-        "reward": "mean",
+        "greedy_first": True,
+        "reward": "hybrid",
         "select": "weighted",
     },
 }
+
+OF_STRATEGY: Mapping[str, Mapping[str, Any]] = {
+    "self-consistency": {"select": "majority"},
+    "best-of-n": {"select": "best", "reward": "mean"},
+}
+"""What a strategy is by its name, whatever the preset."""
 
 SINGLE_CHAIN = ("cot", "direct")
 """Strategies that are one greedy rollout: their temperature is 0 and their budget one rollout."""
@@ -268,13 +276,13 @@ class Options:
 
 
 def options(preset: str = "marco", **given: Any) -> Options:
-    """The options of a preset with `given` on top; a given None keeps the preset's value.
+    """The options of a preset, then what the strategy means, then `given`; a given None keeps the value before.
 
     Accepts every field of the three configs by its own name, and `max_seconds` for `BudgetConfig.seconds`.
     Raises `InvalidOption` for an unknown preset, an unknown name or a wrong value.
     """
     _one_of("preset", preset, PRESETS)
-    values: dict[str, Any] = dict(PRESETS[preset])
+    values: dict[str, Any] = {**PRESETS[preset], **OF_STRATEGY.get(str(given.get("strategy")), {})}
     if given.get("tokens") is not None and given.get("rollouts") is None:
         values["rollouts"] = None  # a token budget alone is meant to be the only limit
     values.update({name: value for name, value in given.items() if value is not None})

@@ -346,7 +346,7 @@ class Solver:
         if name == "outcome":
             assert self._checker is not None
             return outcome(self._checker)
-        if not self._engine.info.logprobs and not BY_NAME[name].relative:
+        if not self._engine.info.logprobs:
             return BY_NAME["agreement"]
         return BY_NAME[name]
 

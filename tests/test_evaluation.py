@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from marco.config import SELECTIONS
+from marco.config import SELECTIONS, options
 from marco.engines.base import Around, Deliver, Engine, Request
 from marco.engines.scripted import Fail, ScriptedEngine
 from marco.errors import EngineError, MarcoError, UserMistake
@@ -191,7 +191,7 @@ def test_a_row_tells_what_was_done_and_what_came_of_it(engine: Any, data: Path, 
     measure(engine, data, tmp_path / "out", ["self-consistency"])
     row = records.read_rows(tmp_path / "out")[0]
     assert row["model_hash"] == "0" * 64
-    assert row["options"]["sampling"]["temperature"] == 0.8
+    assert row["options"]["sampling"]["temperature"] == options("marco").sampling.temperature
     assert (row["seed"], row["tokens"]) == (0, 4 * TOKENS)
     assert [item["answer"] for item in row["rollouts"]] == SAID[row["question"]][1]
     assert {"mean", "lowest-window", "tail", "top5-certainty"} <= set(row["rollouts"][0]["statistics"])

@@ -116,7 +116,7 @@ def test_the_papers_table_stands_beside_ours(page_text: str) -> None:
     for figure in ("84.0%", "90.4%", "99.6%", "82.4%", "96.8%"):
         assert f">{figure}<" in results
     assert "+ MCTS, mini-step 32" in results
-    assert "mcts · mini-step-32 · mean · weighted" in results
+    assert "mcts · mini-step-32 · hybrid · weighted" in results
 
 
 def test_upper_bounds_and_replay_are_called_so(page_text: str) -> None:

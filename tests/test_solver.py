@@ -90,6 +90,15 @@ def test_a_single_chain_is_one_greedy_rollout(strategy):
     assert solver.solve(QUESTION).rollouts == 1
 
 
+@pytest.mark.parametrize("preset", ["marco", "paper"])
+def test_a_strategy_is_what_its_name_says_under_every_preset(preset):
+    vote = options(preset, strategy="self-consistency").search
+    assert vote.select == "majority"
+    best = options(preset, strategy="best-of-n").search
+    assert (best.select, best.reward) == ("best", "mean")
+    assert options(preset, strategy="best-of-n", select="visits", reward="tail").search.select == "visits"
+
+
 @pytest.mark.parametrize("strategy", ["self-consistency", "best-of-n"])
 def test_independent_rollouts_all_start_from_the_question(strategy):
     solution = make(strategy=strategy, rollouts=6).solve(QUESTION)

@@ -148,7 +148,6 @@ def expand(
     preset = settings.options({}).search
     asked = {
         "action": tuple(dict.fromkeys(actions)) or (preset.action,),
-        "reward": tuple(dict.fromkeys(rewards)) or (preset.reward,),
         "reflection": tuple(dict.fromkeys(reflections)) or (preset.reflection,),
     }
     combinations: dict[Combination, None] = {}
@@ -159,6 +158,7 @@ def expand(
         chosen: tuple[str | None, ...] = fitting or (
             (strategy.select or preset.select,) if strategy.selects else (None,)
         )
+        asked["reward"] = tuple(dict.fromkeys(rewards)) or (strategy.reward or preset.reward,)
         axes = [asked[axis] if axis in strategy.varies else (None,) for axis in ("action", "reward", "reflection")]
         for action, reward, reflection in itertools.product(*axes):
             generation = _generation(task, settings, name, strategy, action, reward, reflection)

@@ -77,6 +77,8 @@ class Strategy:
     """Selections that make sense; empty where there is one rollout and nothing to select."""
     select: str | None = None
     """The one that is taken where none of those asked for makes sense; None: the preset's."""
+    reward: str | None = None
+    """The one that is taken where none is asked for; None: the preset's."""
     samples: str | None = None
     """Name of a strategy whose rollouts this one shares, choosing among them in its own way."""
 
@@ -98,6 +100,7 @@ STANDARD: Mapping[str, Strategy] = {
         varies=frozenset({"reward"}),
         selects=("best",),
         select="best",
+        reward="mean",
         samples="self-consistency",
     ),
     "cot": Strategy(search={"strategy": "cot"}),
