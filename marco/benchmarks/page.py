@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import re
 import statistics
 import tempfile
@@ -84,7 +85,10 @@ def bench_page(
     costs (0.05 is five per cent; below 0 the page happened to be faster): the geometric mean over pairs of searches
     one after the other, since a shared host may double its speed within minutes; `loss_low` and `loss_high` hold its
     95% interval (bootstrap over pairs; None for a single one). `browser_share` is the processor time of the
-    browser meanwhile, in cores (0.05 is a twentieth of one): on a busy machine it says more surely what watching takes.
+    browser meanwhile and `app_share` that of the app beyond the search alone, in cores (0.05 is a twentieth of one).
+    `taken` is what watching takes of all the machine's processor time: the least that a model loses which uses all,
+    and a figure that a host which is faster now and slower then changes little. The last two are None where the model
+    computes in this very process.
     Raises `UserMistake` without Playwright or a browser, `EngineError` where a search fails.
     """
     from ui.settings import NAMES, of_preset, to_options
@@ -102,19 +106,20 @@ def bench_page(
         _speed(list(Solver(opened, warm).stream(QUESTION)))
         alone: list[float] = []
         watched: list[float] = []
-        drawing_shares: list[float] = []
+        by_itself_took: list[tuple[float, float]] = []
+        on_the_page_took: list[tuple[float, float]] = []
         with tempfile.TemporaryDirectory() as folder, page_open(opened, executable, Path(folder), chosen) as page:
 
             def by_itself() -> None:
                 report(len(alone) + len(watched) + 1, steps, "The search by itself")
-                # With a run file, as `marco solve` keeps one.
-                alone.append(_speed(list(Solver(opened, options, runs=Path(folder) / "alone").stream(QUESTION))))
+                with _processor_shares(by_itself_took):
+                    # With a run file, as `marco solve` keeps one.
+                    alone.append(_speed(list(Solver(opened, options, runs=Path(folder) / "alone").stream(QUESTION))))
 
             def on_the_page() -> None:
                 report(len(alone) + len(watched) + 1, steps, "The search on the page")
-                begun, drawn = time.monotonic(), _browser_seconds()
-                watched.append(_watched(page, Path(folder) / "page"))
-                drawing_shares.append((_browser_seconds() - drawn) / (time.monotonic() - begun))
+                with _processor_shares(on_the_page_took):
+                    watched.append(_watched(page, Path(folder) / "page"))
 
             for turn in range(repeats):
                 # A machine that gets slower all the while must not count against the one that comes second.
@@ -126,6 +131,11 @@ def bench_page(
         solve, seen = statistics.median(alone), statistics.median(watched)
         ratios = [math.log(one / other) for one, other in zip(watched, alone, strict=True)]
         low, high = bootstrap(ratios)
+        browser, app = (statistics.median(shares) for shares in zip(*on_the_page_took, strict=True))
+        idle_browser, session = (statistics.median(shares) for shares in zip(*by_itself_took, strict=True))
+        # Only where the model computes in a process of its own is what Marco itself takes told from what it takes.
+        apart = opened.info.engine in ("llama.cpp", "server")
+        taken = (browser - idle_browser + app - session) / (os.cpu_count() or 1)
         return {
             "model": opened.info.model,
             "engine": opened.info.engine,
@@ -139,7 +149,9 @@ def bench_page(
             "loss": 1 - math.exp(statistics.fmean(ratios)),
             "loss_low": 1 - math.exp(high) if repeats > 1 else None,
             "loss_high": 1 - math.exp(low) if repeats > 1 else None,
-            "browser_share": statistics.median(drawing_shares),
+            "browser_share": browser,
+            "app_share": app - session if apart else None,
+            "taken": taken if apart else None,
             **drawing,
         }
     finally:
@@ -250,6 +262,15 @@ def _watched(page: Page, runs: Path) -> float:
     page.wait_for_selector("#reason-run:not([disabled])", timeout=PATIENCE)
     (written,) = set(runs.glob("*.jsonl")) - before
     return _speed(list(read_run(written).events))
+
+
+@contextmanager
+def _processor_shares(found: list[tuple[float, float]]) -> Iterator[None]:
+    """Adds what the browser, and what this process by itself, took while the block ran, in cores."""
+    begun, before = time.monotonic(), (_browser_seconds(), time.process_time())
+    yield
+    elapsed = time.monotonic() - begun
+    found.append(((_browser_seconds() - before[0]) / elapsed, (time.process_time() - before[1]) / elapsed))
 
 
 def _browser_seconds() -> float:
