@@ -1,8 +1,8 @@
 """Freed memory stays with the process.
 
-A decoding step on a processor makes and frees arrays of megabytes by the hundred. glibc hands blocks of that size back
-to the kernel at once, and the kernel clears every page before it gives it out again: a tenth of a step and more, spent
-on forgetting. Figures: "Memory that is kept" in benchmarks/RESULTS.md.
+A decoding step of many rows makes and frees arrays of tens of megabytes (the logits of 64 rows are 39). glibc hands blocks
+of that size back to the kernel at once, and the kernel clears every page before it gives it out again: a sixth of a
+step, spent on forgetting. Steps of few rows gain nothing. Figures: "Memory that is kept" in benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import os
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 """Parameters of `mallopt`, as <malloc.h> of glibc numbers them."""
+
+MANY_ROWS = 32
+"""Rows a step from which it pays: their logits outgrow what glibc keeps by itself (32 MiB)."""
 
 LARGEST = 2**31 - 1
 """Bytes: the most that `mallopt` can be told."""

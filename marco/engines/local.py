@@ -781,7 +781,7 @@ def _load(
             f"{label} did not fit into memory after all: {decided.predicted_bytes / 1e9:.2f} GB were predicted and "
             f"{decided.free_bytes / 1e9:.2f} GB were free; close other programs or choose a smaller form."
         ) from error
-    if place.type == "cpu":
+    if place.type == "cpu" and slots >= heap.MANY_ROWS:
         heap.keep()  # only now: what loading needed goes back
     details = {
         "quantize": decided.quantize,
