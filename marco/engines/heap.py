@@ -1,6 +1,6 @@
 """Freed memory stays with the process.
 
-A decoding step of many rows makes and frees arrays of tens of megabytes (the logits of 64 rows are 39). glibc hands blocks
+A step of many rows makes and frees arrays of tens of megabytes (the logits of 64 rows are 39). glibc hands blocks
 of that size back to the kernel at once, and the kernel clears every page before it gives it out again: a sixth of a
 step, spent on forgetting. Steps of few rows gain nothing. Figures: "Memory that is kept" in benchmarks/RESULTS.md.
 """
