@@ -218,7 +218,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "reward": "mean",
         "select": "best",
     },
-    # What was measured best: docs/findings.md, "The preset".
+    # What was measured, and what of it is not settled: docs/findings.md, "The preset".
     "marco": {
         "branching": 3,
         "exploration": math.sqrt(2),
