@@ -203,8 +203,9 @@ def asked(engine: Engine, key: str, read: Translation, stop: threading.Event) ->
         return back_translation(engine, read.translation, home, source=read.target_language, stop=stop)
     if key == "beside_direct":
         return translate_directly(
-            engine, read.source, read.target_language, source=read.source_language, mode="quick", stop=stop
-        ).translation
+            engine, read.source, read.target_language, source=read.source_language, mode="quick", dictionary=False,
+            stop=stop,
+        ).translation  # fmt: skip
     return in_register(engine, read, key.removeprefix("register_"), stop=stop)
 
 
@@ -329,7 +330,8 @@ def _expressions(read: Translation, t: Callable[..., str]) -> Element | None:
 def _expression(number: int, item: Expression, t: Callable[..., str]) -> Element:
     chosen = item.chosen or t("not_put")
     cells = (el("td", text) for text in (item.literal, item.meaning, chosen))
-    row = (el("th", item.source, scope="row", data_number=str(number)), *cells)
+    by = el("small", item.dictionary, class_="muted") if item.dictionary else None
+    row = (el("th", item.source, by, scope="row", data_number=str(number)), *cells)
     return el("tr", *row, data_link=str(number))
 
 

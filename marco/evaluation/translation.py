@@ -39,18 +39,22 @@ TEMPERATURE = defaults("careful").sampling.temperature
 
 _CONSENSUS = {"temperature": TEMPERATURE, "max_tokens": defaults("careful").sampling.max_tokens}
 
+_CAREFUL = Strategy(
+    search={"strategy": "mcts", "greedy_first": defaults("careful").search.greedy_first, **_CONSENSUS},
+    varies=frozenset({"action", "reward", "reflection"}),
+    selects=SELECTIONS,
+    select="consensus",
+    reward=defaults("careful").search.reward,
+)
+
 STRATEGIES: Mapping[str, Strategy] = {
     "direct": Strategy(search={"strategy": "direct"}),
     "direct-consensus": Strategy(
         search={"strategy": "self-consistency", **_CONSENSUS}, selects=SELECTIONS, select="consensus"
     ),
     "quick": Strategy(search={"strategy": "direct"}),
-    "careful": Strategy(
-        search={"strategy": "mcts", **_CONSENSUS},
-        varies=frozenset({"action", "reward", "reflection"}),
-        selects=SELECTIONS,
-        select="consensus",
-    ),
+    "careful": _CAREFUL,
+    "careful-no-dictionary": _CAREFUL,
     "paper": Strategy(
         search={"strategy": "mcts"},
         varies=frozenset({"action", "reward", "reflection"}),
@@ -58,9 +62,11 @@ STRATEGIES: Mapping[str, Strategy] = {
         select="best",
     ),
 }
-"""`direct` asks plainly, `direct-consensus` samples that; the others are the modes of `marco translate`."""
+"""`direct` asks plainly, `direct-consensus` samples that; the others are the modes of `marco translate`, one of them
+also without what dictionaries say."""
 
-MODE = {"direct": "direct", "direct-consensus": "direct", "quick": "quick", "careful": "careful", "paper": "paper"}
+MODE = {"direct": "direct", "direct-consensus": "direct", "careful-no-dictionary": "careful"}
+"""The mode of a strategy that isn't named for its own."""
 
 
 class Translation(Task):
@@ -119,8 +125,9 @@ class Translation(Task):
             problem.question,
             origin if origin != self._target else None,
             self._target,
-            mode=MODE[strategy],
+            mode=MODE.get(strategy, strategy),
             model=engine.info.model,
+            dictionary=strategy != "careful-no-dictionary",
         )
         return Solver(engine, options, checker=checker, runs=runs).stream_task(task, stop=stop)
 

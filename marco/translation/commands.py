@@ -53,6 +53,10 @@ def translate(
     source: Annotated[str | None, typer.Option("--from", help="The text's language, if not to be recognised.")] = None,
     mode: Annotated[str, typer.Option(help="quick (one pass), careful (the search) or paper.")] = "careful",
     glossary: Annotated[Path | None, typer.Option(help="CSV or TSV file: source, target.")] = None,
+    dictionary: Annotated[
+        bool,
+        typer.Option(help="Tell the model what dictionaries say of the text's expressions (Chinese; not in paper)."),
+    ] = True,
     lines: Annotated[bool, typer.Option("--lines", help="Each line by itself, as a CSV table.")] = False,
     model: Model = None,
     engine: EngineName = "auto",
@@ -130,8 +134,8 @@ def translate(
                 break
             try:
                 stream = translate_stream(
-                    opened_engine, line, to, source=source, mode=mode, options=chosen, glossary=terms, stop=stop,
-                    runs=runs_folder(),
+                    opened_engine, line, to, source=source, mode=mode, options=chosen, glossary=terms,
+                    dictionary=dictionary, stop=stop, runs=runs_folder(),
                 )  # fmt: skip
             except InvalidOption as mistake:
                 if not lines:

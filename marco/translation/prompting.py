@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from marco.prompts import Message, knows_the_format
+from marco.translation.dictionary import Entry, entries_in
 from marco.translation.languages import Language
 
 LITERAL = "word for word"
@@ -252,12 +253,14 @@ def translation_messages(
     model: str = "",
     context: str = "",
     glossary: Sequence[tuple[str, str]] = (),
+    entries: Sequence[Entry] = (),
 ) -> tuple[Message, ...]:
     """The conversation that asks for `text` in the target language.
 
-    `context` is what came before the text, and its translation; `glossary` the pairs that occur in it.
+    `context` is what came before the text, and its translation; `glossary` the pairs that occur in it; `entries`
+    what dictionaries say of it, for the modes `quick` and `careful`.
     """
-    asked = _request(text, context, glossary)
+    asked = _request(text, context, glossary, entries)
     if mode == "direct":
         return ({"role": "user", "content": f"{DIRECT.format(target=target.name)}\n\n{asked}"},)
     if mode == "paper":
@@ -269,7 +272,9 @@ def translation_messages(
     instructions = (CAREFUL if mode == "careful" else QUICK).format(pair=pair, target=target.name)
     messages: list[Message] = [{"role": "system", "content": instructions}]
     for example in examples_for(source, target, text):
-        messages.append({"role": "user", "content": example.text})
+        # What to do with a dictionary is shown as well, where there is one to be used.
+        looked_up = entries_in(example.text, example.source_language) if entries else ()
+        messages.append({"role": "user", "content": _request(example.text, entries=looked_up)})
         messages.append(
             {"role": "assistant", "content": example.reasoned if mode == "careful" else example.translation}
         )
@@ -304,14 +309,24 @@ CAREFUL = (
 )
 
 
-def _request(text: str, context: str, glossary: Sequence[tuple[str, str]]) -> str:
+def _request(
+    text: str, context: str = "", glossary: Sequence[tuple[str, str]] = (), entries: Sequence[Entry] = ()
+) -> str:
     parts = []
     if context:
         parts.append(f"(What came before, already translated:\n{context}\n)")
+    if entries:
+        lines = "\n".join(map(_looked_up, entries))
+        parts.append(f"(A dictionary says:\n{lines}\n)")
     if glossary:
         terms = "; ".join(f"{source} = {target}" for source, target in glossary)
         parts.append(f"(Use these words: {terms})")
     return "\n".join([*parts, text])
+
+
+def _looked_up(entry: Entry) -> str:
+    literal = f" | {LITERAL}: {entry.literal}" if entry.literal else ""
+    return f"“{entry.source}”{literal} | senses: {entry.meaning}"
 
 
 _REGISTERS = {

