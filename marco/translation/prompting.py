@@ -114,35 +114,36 @@ EXAMPLES: tuple[Example, ...] = (
     Example(
         "zh", "en", "穿小鞋",
         "a set phrase by itself; neutral",
-        (Reading("穿小鞋", "wear small shoes", "make trouble for somebody out of spite", "make life hard for"),),
-        "make life hard for someone out of spite",
+        (Reading("穿小鞋", "make somebody wear tight shoes", "make life difficult for somebody",
+                 "make life difficult for somebody"),),
+        "make life difficult for somebody",
     ),
     Example(
         "zh", "en", "雪中送炭",
         "a set phrase by itself; neutral",
         (
-            Reading("雪中送炭", "send charcoal in the snow", "help somebody when they need it most",
-                    "help in the hour of need"),
+            Reading("雪中送炭", "send charcoal in snowy weather", "provide help in somebody's hour of need",
+                    "provide help in somebody's hour of need"),
         ),
-        "give help to someone in their hour of need",
+        "provide help in somebody's hour of need",
     ),
     Example(
         "zh", "en", "走马观花",
         "a set phrase by itself; neutral",
         (
-            Reading("走马观花", "look at flowers from a galloping horse", "look at things in haste",
-                    "take only a hasty look"),
+            Reading("走马观花", "view flowers from horseback", "a fleeting glance in passing",
+                    "a fleeting glance in passing"),
         ),
-        "take only a hasty look at things",
+        "a fleeting glance in passing",
     ),
     Example(
         "zh", "en", "三天打鱼，两天晒网",
         "a set phrase by itself; neutral",
         (
-            Reading("三天打鱼，两天晒网", "fish for three days and dry the nets for two", "work without perseverance",
-                    "work by fits and starts"),
+            Reading("三天打鱼，两天晒网", "fish for three days and sun-dry the nets for two",
+                    "do something by fits and starts", "do something by fits and starts"),
         ),
-        "work by fits and starts",
+        "do something by fits and starts",
     ),
     Example(
         "zh", "en", "到家啦🏠\n今天的晚霞好治愈\n#随手拍一拍[话题]# #晚霞",
@@ -270,6 +271,8 @@ def translation_messages(
         return ({"role": "system", "content": PAPER_FORMAT}, {"role": "user", "content": request})
     pair = f"from {source.name} into {target.name}" if source is not None else f"into {target.name}"
     instructions = (CAREFUL if mode == "careful" else QUICK).format(pair=pair, target=target.name)
+    if entries and mode == "careful":
+        instructions += FROM_DICTIONARY
     messages: list[Message] = [{"role": "system", "content": instructions}]
     for example in examples_for(source, target, text):
         # What to do with a dictionary is shown as well, where there is one to be used.
@@ -307,6 +310,8 @@ CAREFUL = (
     "No such paragraph where the text means what it says. "
     "Then the translation alone, all of it in {target}, inside <Output> and </Output>."
 )
+
+FROM_DICTIONARY = " Where a dictionary is quoted, choose the sense that fits, in its own words if they fit as well."
 
 
 def _request(

@@ -218,9 +218,10 @@ def translation_task(
     asked: dict[str, Any] = {"model": model, "context": context, "glossary": within.pairs, "entries": entries}
     messages = translation_messages(text, origin, target, mode=mode, **asked)
     openings: tuple[Opening, ...] = ()
-    if mode == "careful" and not is_phrase(text):
+    if mode == "careful" and (entries or not is_phrase(text)):
         # What reads the text closely finds what can't be taken literally, and takes liberties; what doesn't keeps
-        # close. The consensus is among both. Close to an idiom is word for word, so a phrase is read closely only.
+        # close. The consensus is among both. Close to an idiom that no dictionary explains is word for word, so such a
+        # phrase is read closely only.
         at_once = translation_messages(text, origin, target, mode="quick", **asked)
         openings = (Opening("Translated at once", at_once),)
     details = {
