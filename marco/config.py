@@ -133,7 +133,8 @@ class SearchConfig:
     fork_uncertain: bool = False
     """Start a new rollout not at the end of the chosen node but before its least confident token."""
     greedy_first: bool = False
-    """The first rollout is drawn at temperature 0: what the model holds most likely is among the votes (`mcts`)."""
+    """The first rollout, of each opening too, is drawn at temperature 0: what the model holds most likely is among
+    the votes (`mcts`)."""
     depth: int = 64
     """Nodes at this depth are not extended (the root has depth 0)."""
     parallel: int = 4

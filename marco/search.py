@@ -60,6 +60,8 @@ class WorkItem:
     seed: int
     """Derived from the run's seed and the work id. Range 0 to 2**31 - 1."""
     origin: int | None = None
+    first: bool = False
+    """Whether it is the first of its conversation: of the root's, or of an opening's."""
 
 
 def derive_seed(seed: int, work: int) -> int:
@@ -283,7 +285,8 @@ class Search:
                     break
                 node, origin = selected.id, None
             self._issued += 1
-            item = WorkItem(self._issued, node, derive_seed(self.config.seed, self._issued), origin)
+            first = self.tree.opens(node)
+            item = WorkItem(self._issued, node, derive_seed(self.config.seed, self._issued), origin, first)
             self._outstanding[item.work] = item
             self._ready.append(item)
             self._emit(WorkIssued(work=item.work, node=node, seed=item.seed, origin=origin))

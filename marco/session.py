@@ -93,10 +93,10 @@ class Task:
     """Why an answer may not win while another without flaw exists, in a word or two; None where it is sound."""
 
 
-def sampling_of(options: Options, work: int, *, room: int) -> SamplingConfig:
-    """How work item `work` is drawn, where the context has `room` for so many tokens."""
+def sampling_of(options: Options, *, first: bool, room: int) -> SamplingConfig:
+    """How a work item is drawn, the `first` of its conversation or not, with `room` for so many tokens."""
     sampling = options.sampling
-    if options.search.greedy_first and options.search.strategy == "mcts" and work == 1:
+    if options.search.greedy_first and options.search.strategy == "mcts" and first:
         sampling = replace(sampling, temperature=0.0)
     return replace(sampling, max_tokens=room) if sampling.max_tokens > room else sampling
 
@@ -272,7 +272,7 @@ class Session:
                     WorkFailed(work=item.work, node=item.node, error="The model's context has no room left here."),
                 )
                 continue
-            sampling = sampling_of(self.options, item.work, room=room)
+            sampling = sampling_of(self.options, first=item.first, room=room)
             self.under_way[item.work] = (item, time.monotonic())
             requests.append(Request(item.work, prefix, sampling, item.seed, self.cancel, self.started.search))
         if not requests:

@@ -119,6 +119,8 @@ class Tree:
         """The deepest node that each rollout has reached so far (its tail, if any, hangs there)."""
         self.work: dict[int, WorkIssued] = {}
         """Work under way."""
+        self.begun: set[str] = set()
+        """The conversations, the root's and the openings', in which something was asked for."""
         self.generated = 0
         """Sampled positions, failures and cancelled work included."""
 
@@ -149,6 +151,10 @@ class Tree:
             current = found[-1].parent
         found.reverse()
         return found
+
+    def opens(self, node: str) -> bool:
+        """Whether what is asked for at this node next is the first of a conversation."""
+        return self[node].kind in ("root", "opening") and node not in self.begun
 
     def path_ids(self, node: str) -> tuple[int, ...]:
         """The token ids that the model sees at `node`, the prompt included."""
@@ -201,6 +207,8 @@ class Tree:
                 if event.work not in self.work and event.work not in self.rollouts:
                     self.work[event.work] = event
                     self.nodes[event.node].issued += 1
+                    if self.opens(event.node):
+                        self.begun.add(event.node)
                     self._add_pending(event.node, 1)
             case RolloutFinished():
                 self._settle(event.rollout)
@@ -398,6 +406,7 @@ class Tree:
             "values": {str(rollout): value for rollout, value in self.values.items()},
             "leaves": {str(rollout): leaf for rollout, leaf in self.leaves.items()},
             "work": [to_dict(item) for item in self.work.values()],
+            "begun": sorted(self.begun),
             "generated": self.generated,
         }
 
@@ -424,6 +433,7 @@ class Tree:
             issued = from_dict(item)
             assert isinstance(issued, WorkIssued)
             tree.work[issued.work] = issued
+        tree.begun = set(data["begun"])
         tree.generated = data["generated"]
         return tree
 

@@ -196,9 +196,9 @@ def test_careful_also_translates_at_once_and_says_of_such_a_candidate_how_others
 
     chosen = options("marco", rollouts=6, select="consensus")
     events = list(translate_stream(engine(translator), SHOE, "en", options=chosen, runs=tmp_path))
-    assert [item["name"] for item in events[0].details["openings"]] == ["Translated at once"]
+    assert [item["name"] for item in events[0].details["openings"]] == ["Translated plainly", "Translated at once"]
     finished = [event for event in events if isinstance(event, RolloutFinished)]
-    assert [event.node for event in finished[:4]] == ["o1", "root", "o1", "root"]
+    assert [event.node for event in finished[:3]] == ["o1", "o2", "root"]
     at_once = [
         dataclasses.replace(event, text=finished[0].text, answer=finished[0].answer)
         if isinstance(event, AnswerChosen)
@@ -214,10 +214,15 @@ def test_careful_also_translates_at_once_and_says_of_such_a_candidate_how_others
     assert reading(resumed).translation == reading(events).translation
 
 
-def test_a_phrase_is_never_translated_at_once():
-    events = list(translate_stream(said(written("a phrase", (), "wait for luck")), "守株待兔", "en"))
-    assert "openings" not in events[0].details
-    assert reading(events).translation == "wait for luck"
+def test_a_phrase_is_translated_at_once_only_where_a_dictionary_explains_it():
+    asked = said(written("a phrase", (), "wait for luck"))
+    (explained, *_), (unexplained, *_) = (
+        list(translate_stream(asked, text, "en")) for text in ("守株待兔", "手急眼快")
+    )
+    assert [item["name"] for item in explained.details["openings"]] == ["Translated at once"]
+    assert "openings" not in unexplained.details
+    (by_itself, *_) = translate_stream(asked, "守株待兔", "en", dictionary=False)
+    assert "openings" not in by_itself.details
 
 
 def test_quick_is_one_greedy_pass_without_a_thought():

@@ -86,14 +86,15 @@ class Remembering(Around):
             return
         options = Options.from_dict(run.started.options)
         tree = Tree()
-        seeds: dict[int, int] = {}
+        issued: dict[int, tuple[int, bool]] = {}
         for event in run.events:
             if isinstance(event, WorkIssued):
-                seeds[event.work] = event.seed
+                issued[event.work] = event.seed, tree.opens(event.node)
             elif isinstance(event, RolloutFinished):
                 prefix = tree.path_ids(event.node)
-                sampling = sampling_of(options, event.rollout, room=self.info.context - len(prefix))
-                self._known[prefix, sampling, seeds[event.rollout]] = Completion(
+                seed, first = issued[event.rollout]
+                sampling = sampling_of(options, first=first, room=self.info.context - len(prefix))
+                self._known[prefix, sampling, seed] = Completion(
                     work=event.rollout,
                     token_ids=event.token_ids,
                     text=event.text,

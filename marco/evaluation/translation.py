@@ -40,7 +40,7 @@ TEMPERATURE = defaults("careful").sampling.temperature
 _CONSENSUS = {"temperature": TEMPERATURE, "max_tokens": defaults("careful").sampling.max_tokens}
 
 _CAREFUL = Strategy(
-    search={"strategy": "mcts", "greedy_first": defaults("careful").search.greedy_first, **_CONSENSUS},
+    search={"strategy": "mcts", **_CONSENSUS},
     varies=frozenset({"action", "reward", "reflection"}),
     selects=SELECTIONS,
     select="consensus",

@@ -156,7 +156,7 @@ def _plain(sense: str) -> str:
     sense = re.sub(r"^\s*(?:fig|lit)\.", "", sense)
     for short, full in (("sb", "somebody"), ("sth", "something")):
         sense = re.sub(rf"\b{short}\b", full, sense)
-    return " ".join(sense.split()).strip(" ,;")
+    return re.sub(r"^to (?=\w)", "", " ".join(sense.split()).strip(" ,;"))
 
 
 def _slang() -> Iterator[Sequence[str]]:

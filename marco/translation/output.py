@@ -10,7 +10,7 @@ import re
 from marco.answer import normalise
 from marco.translation.glossary import Glossary
 from marco.translation.languages import LANGUAGES, Language, foreign_letters, prose, script_words
-from marco.translation.prompting import is_reading
+from marco.translation.prompting import is_phrase, is_reading
 from marco.translation.segments import restore
 
 _LABEL_WORDS = (
@@ -95,7 +95,8 @@ def untranslated(source: str, translation: str, target: Language, origin: Langua
 
 def flaw(translation: str, source: str, target: Language, origin: Language | None, glossary: Glossary) -> str | None:
     """Why a translation isn't fit to be chosen, in a word or two: a refusal, partly untranslated, lost line breaks,
-    or without a term of the glossary that it had to use. None where nothing is wrong."""
+    a dictionary's entry in place of words to say, or without a term of the glossary that it had to use. None where
+    nothing is wrong."""
     if _REFUSAL.match(translation) and not _REFUSAL.match(source):
         return "refused"
     own = translation
@@ -103,6 +104,8 @@ def flaw(translation: str, source: str, target: Language, origin: Language | Non
         own = own.replace(wanted, " ")
     if untranslated(source, own if own.strip() else translation, target, origin):
         return "untranslated"
+    if is_phrase(source) and ";" in translation:
+        return "a list of senses"
     if not all(hit.honoured for hit in glossary.report(source, translation)):
         return "glossary ignored"
     if translation.strip().count("\n") < source.strip().count("\n"):

@@ -261,6 +261,8 @@ def translation_messages(
     `context` is what came before the text, and its translation; `glossary` the pairs that occur in it; `entries`
     what dictionaries say of it, for the modes `quick` and `careful`.
     """
+    if mode in ("direct", "paper"):
+        entries = ()
     asked = _request(text, context, glossary, entries)
     if mode == "direct":
         return ({"role": "user", "content": f"{DIRECT.format(target=target.name)}\n\n{asked}"},)

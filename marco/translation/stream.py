@@ -58,7 +58,6 @@ def defaults(mode: str) -> Options:
             max_tokens=512,
             answer_kind="text",
             branching=3,
-            greedy_first=False,
         )
     raise InvalidOption("mode", mode, "one of " + ", ".join(MODES))
 
@@ -217,13 +216,7 @@ def translation_task(
         entries = [item for item in entries_in(text, origin.code) if item.source not in own]
     asked: dict[str, Any] = {"model": model, "context": context, "glossary": within.pairs, "entries": entries}
     messages = translation_messages(text, origin, target, mode=mode, **asked)
-    openings: tuple[Opening, ...] = ()
-    if mode == "careful" and (entries or not is_phrase(text)):
-        # What reads the text closely finds what can't be taken literally, and takes liberties; what doesn't keeps
-        # close. The consensus is among both. Close to an idiom that no dictionary explains is word for word, so such a
-        # phrase is read closely only.
-        at_once = translation_messages(text, origin, target, mode="quick", **asked)
-        openings = (Opening("Translated at once", at_once),)
+    openings = _openings(text, origin, target, asked) if mode == "careful" else ()
     details = {
         "source_language": origin.code if origin else None,
         "target_language": target.code,
@@ -233,6 +226,16 @@ def translation_task(
         **(further or {}),
     }
     return _made(text, messages, details, openings)
+
+
+def _openings(text: str, origin: Language | None, target: Language, asked: Mapping[str, Any]) -> tuple[Opening, ...]:
+    """Other ways to ask for the same. What reads a text closely finds what can't be taken literally, and takes
+    liberties; what doesn't keeps close. The consensus is among all of them."""
+    ways: tuple[tuple[str, str], ...] = (("Translated plainly", "direct"), ("Translated at once", "quick"))
+    if is_phrase(text):
+        # Plain means word for word, unless a dictionary tells better.
+        ways = ways[1:] if asked["entries"] else ()
+    return tuple(Opening(name, translation_messages(text, origin, target, mode=mode, **asked)) for name, mode in ways)
 
 
 def _made(
