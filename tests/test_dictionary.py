@@ -1,0 +1,151 @@
+"""What dictionaries say of the expressions in a text, and what becomes of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from marco.engines.scripted import ScriptedEngine
+from marco.events import SearchStarted
+from marco.runs import read_run
+from marco.translation import reading, translate_stream
+from marco.translation.dictionary import MAX_ENTRIES, SLANG, entries_in
+from marco.translation.prompting import Reading, written
+
+
+def found(text: str, language: str | None = "zh") -> list[str]:
+    return [entry.source for entry in entries_in(text, language)]
+
+
+def test_an_idiom_is_found_with_what_it_says_word_for_word_and_what_it_means():
+    (entry,) = entries_in("他真是雪中送炭", "zh")
+    assert (entry.source, entry.span, entry.dictionary) == ("雪中送炭", (3, 7), "CC-CEDICT")
+    assert "charcoal" in entry.literal and "charcoal" not in entry.meaning
+    assert "hour of need" in entry.meaning
+
+
+def test_senses_come_without_the_dictionarys_marks_and_abbreviations():
+    (entry,) = entries_in("穿小鞋", "zh")
+    assert "somebody" in entry.meaning and entry.meaning.startswith("make ")
+    for mark in ("(idiom)", "fig.", "lit.", " sb", "sth", "[", "|"):
+        assert mark not in entry.meaning + entry.literal
+
+
+def test_an_entry_that_sends_elsewhere_is_followed():
+    (entry,) = entries_in("势不可挡", "zh")
+    assert "resist" in entry.meaning
+
+
+@pytest.mark.parametrize("text", ["画蛇添足", "畫蛇添足"])
+def test_simplified_and_traditional_texts_are_looked_up_alike(text):
+    (entry,) = entries_in(text, "zh-Hant")
+    assert entry.source == text and "superfluous" in entry.meaning
+
+
+def test_slang_that_dictionaries_lack_is_known():
+    (entry,) = entries_in("这个鞋拥有踩屎感", "zh")
+    assert (entry.source, entry.dictionary) == ("踩屎感", "Marco")
+    assert "poop" in entry.literal and "soft" in entry.meaning
+
+
+def test_ordinary_words_are_not_explained():
+    assert not found("我今天去商店买了一本书。")
+
+
+def test_what_is_a_piece_of_another_word_is_not_that_expression():
+    assert found("我被种草了") == ["被种草"]
+    assert not found("院子里种草莓")  # to grow strawberries
+    assert found("yyds!") == ["yyds"]
+    assert not found("byydsx")
+
+
+def test_an_expression_is_told_once_and_of_many_the_first():
+    assert found("雪中送炭，雪中送炭") == ["雪中送炭"]
+    many = "雪中送炭。守株待兔。画蛇添足。打草惊蛇。对牛弹琴。井底之蛙。亡羊补牢。"
+    assert len(found(many)) == MAX_ENTRIES
+    assert found(many)[0] == "雪中送炭"
+
+
+@pytest.mark.parametrize("language", ["ja", "en", None])
+def test_texts_in_other_languages_are_not_looked_up(language):
+    assert not found("雪中送炭", language)
+
+
+def test_our_own_list_is_well_formed_and_says_nothing_twice():
+    lines = [line.split("\t") for line in SLANG.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    assert len(lines) > 200
+    for cells in lines:
+        assert len(cells) == 3 and all(cell == cell.strip() != "" for cell in cells), cells
+        assert len(cells[0]) > 1, f"{cells[0]} would be found in too many words"
+    terms = [cells[0] for cells in lines]
+    assert len(set(terms)) == len(terms)
+
+
+# -- in a translation --------------------------------------------------------------------------------------------------
+
+HELP = written(
+    "a word of thanks",
+    (Reading("雪中送炭", "", "help when it is needed", "came through for me"),),
+    "You came through for me.",
+)
+
+
+def translated(say: str, text: str, **how):
+    return list(translate_stream(ScriptedEngine(lambda prefix, seed: say), text, "en", **how))
+
+
+@pytest.mark.parametrize(("mode", "told"), [("quick", True), ("careful", True), ("paper", False)])
+def test_the_model_is_told_what_the_dictionary_says_in_the_modes_that_are_ours(mode, told):
+    started = translated(HELP, "你这是雪中送炭啊", mode=mode)[0]
+    assert isinstance(started, SearchStarted)
+    assert ("hour of need" in started.messages[-1]["content"]) == told
+    assert [item["source"] for item in started.details["dictionary"]] == (["雪中送炭"] if told else [])
+
+
+def test_the_dictionary_can_be_left_out():
+    started = translated(HELP, "你这是雪中送炭啊", dictionary=False)[0]
+    assert isinstance(started, SearchStarted)
+    assert "hour of need" not in str(started.messages) and not started.details["dictionary"]
+
+
+def test_ones_own_glossary_goes_before_the_dictionary():
+    started = translated(HELP, "你这是雪中送炭啊", glossary={"雪中送炭": "a godsend"})[0]
+    assert isinstance(started, SearchStarted)
+    assert "godsend" in started.messages[-1]["content"]
+    assert "hour of need" not in started.messages[-1]["content"]
+
+
+def test_an_expression_that_the_model_found_keeps_its_reading_and_gets_its_literal_sense():
+    (item,) = reading(translated(HELP, "你这是雪中送炭啊")).expressions
+    assert (item.meaning, item.chosen, item.dictionary) == ("help when it is needed", "came through for me", "")
+    assert "charcoal" in item.literal
+
+
+def test_an_expression_that_the_model_passed_over_is_shown_from_the_dictionary():
+    say = written("a word of thanks", (), "You provide help in my hour of need.")
+    read = reading(translated(say, "你这是雪中送炭啊"))
+    (item,) = read.expressions
+    assert (item.source, item.dictionary, item.chosen) == ("雪中送炭", "CC-CEDICT", "")
+    assert item.source_span == (3, 7)
+    assert not read.warnings
+
+
+def test_a_translation_that_says_an_idiom_word_for_word_is_warned_of():
+    say = written("a word of thanks", (), "You send charcoal in snowy weather.")
+    (warning,) = reading(translated(say, "你这是雪中送炭啊")).warnings
+    assert "雪中送炭" in warning and "word for word" in warning
+
+
+def test_a_list_of_senses_does_not_win_against_words_to_say():
+    def translator(prefix: str, seed: int) -> str:
+        said = "wait idly for opportunities; trust to chance" if seed % 3 else "wait for luck"
+        return written("a set phrase", (), said)
+
+    events = list(translate_stream(ScriptedEngine(translator), "守株待兔", "en"))
+    assert reading(events).translation == "wait for luck"
+
+
+def test_a_recorded_translation_tells_what_the_dictionary_said(tmp_path):
+    events = translated(written("thanks", (), "Thank you so much."), "你这是雪中送炭啊", runs=tmp_path)
+    (path,) = tmp_path.iterdir()
+    recorded = read_run(path)
+    assert reading(recorded.events).expressions == reading(events).expressions != ()
