@@ -58,6 +58,14 @@ def test_what_is_a_piece_of_another_word_is_not_that_expression():
     assert not found("byydsx")
 
 
+@pytest.mark.parametrize(
+    ("text", "meaning"), [("太太太太好看了", "so, so, so"), ("跳跳跳", "跳, drawn out for emphasis")]
+)
+def test_a_character_that_is_drawn_out_is_no_other_word(text, meaning):
+    (entry,) = entries_in(text, "zh")
+    assert entry.meaning == meaning
+
+
 def test_an_expression_is_told_once_and_of_many_the_first():
     assert found("雪中送炭，雪中送炭") == ["雪中送炭"]
     many = "雪中送炭。守株待兔。画蛇添足。打草惊蛇。对牛弹琴。井底之蛙。亡羊补牢。"

@@ -29,6 +29,18 @@ _MARKED = re.compile(r"\((?:[^()]*\b)?(?:slang|idiom|proverb|saying|neologism)\b
 _MARKS = re.compile(r"\((?:[^()]*\b)?(?:slang|idiom|proverb|saying|neologism|coll|fig|by extension)\b[^()]*\)")
 _REFERENCE = re.compile(r"^(?:see(?: also)?|variant of|also written|same as) ")
 _HEADWORD = re.compile(r"(?:[^\s|,;:()]+\|)?(?P<word>[^\s|,;:()\[\]]+)\[[A-Za-z0-9:·, ]+\]")
+_STRETCHED = re.compile(r"([\u4e00-\u9fff])\1{2,}")
+"""太太太太好看: 太 (so) four times, and no ladies (太太)."""
+_INTENSE = {
+    "太": "so",
+    "好": "so",
+    "超": "super",
+    "巨": "super",
+    "真": "really",
+    "很": "very",
+    "最": "most",
+    "冲": "go",
+}
 _LETTERS = re.compile(r"[A-Za-z0-9]")
 
 
@@ -67,13 +79,23 @@ def entries_in(text: str, language: str | None) -> tuple[Entry, ...]:
 
 def _found(text: str, known: dict[str, _Known | None]) -> Iterator[Entry]:
     seen: set[str] = set()
+    stretched = {match.span() for match in _STRETCHED.finditer(text)}
     # Words that are met from either end: 种草莓 is 种草 + 莓 from the left but 种 + 草莓 from the right.
-    for start, end in sorted(_words(text, known) & _words(text, known, backwards=True)):
+    words = _words(text, known) & _words(text, known, backwards=True)
+    for start, end in sorted(words | stretched):
         word = text[start:end]
-        about = known[word]
-        if about is not None and word not in seen:
-            seen.add(word)
+        if word in seen or any(first <= start < last for first, last in stretched if (first, last) != (start, end)):
+            continue
+        seen.add(word)
+        if (start, end) in stretched:
+            yield Entry(word, "", _stretched(word[0]), (start, end), "Marco")
+        elif (about := known[word]) is not None:
             yield Entry(word, about.literal, about.meaning, (start, end), about.dictionary)
+
+
+def _stretched(character: str) -> str:
+    said = _INTENSE.get(character)
+    return ", ".join([said] * 3) if said else f"{character}, drawn out for emphasis"
 
 
 def _words(text: str, known: dict[str, _Known | None], *, backwards: bool = False) -> set[tuple[int, int]]:
