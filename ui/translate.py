@@ -330,8 +330,8 @@ def _expressions(read: Translation, t: Callable[..., str]) -> Element | None:
 def _expression(number: int, item: Expression, t: Callable[..., str]) -> Element:
     chosen = item.chosen or t("not_put")
     cells = (el("td", text) for text in (item.literal, item.meaning, chosen))
-    by = el("small", item.dictionary, class_="muted") if item.dictionary else None
-    row = (el("th", item.source, by, scope="row", data_number=str(number)), *cells)
+    by = el("small", item.dictionary, class_="muted", title=t("from_dictionary")) if item.dictionary else None
+    row = (el("th", item.source, " ", by, scope="row", data_number=str(number)), *cells)
     return el("tr", *row, data_link=str(number))
 
 
