@@ -24,9 +24,22 @@ from marco.events import (
     WorkCancelled,
     WorkIssued,
 )
+from marco.session import Opening, Task
 from marco.solver import Solution
 
 QUESTION = "How many bolts in total does it take?"
+
+
+class Watched(Around):
+    """Remembers how every rollout was drawn."""
+
+    def __init__(self, engine):
+        super().__init__(engine)
+        self.temperatures: list[tuple[int, float]] = []
+
+    def submit(self, requests, deliver):
+        self.temperatures.extend((request.work, request.sampling.temperature) for request in requests)
+        super().submit(requests, deliver)
 
 
 def make(script=bolts, engine_options=None, **given) -> Solver:
@@ -72,15 +85,21 @@ def test_every_generated_token_is_counted():
     ("strategy", "drawn"), [("mcts", [0.0, 0.5, 0.5, 0.5]), ("self-consistency", [0.5, 0.5, 0.5, 0.5])]
 )
 def test_a_tree_may_begin_with_what_the_model_holds_most_likely(strategy, drawn):
-    class Watched(Around):
-        def submit(self, requests, deliver):
-            temperatures.extend((request.work, request.sampling.temperature) for request in requests)
-            super().submit(requests, deliver)
-
-    temperatures: list[tuple[int, float]] = []
+    watched = Watched(ScriptedEngine(bolts))
     chosen = options("marco", strategy=strategy, greedy_first=True, temperature=0.5, rollouts=4)
-    Solver(Watched(ScriptedEngine(bolts)), chosen).solve(QUESTION)
-    assert [temperature for _, temperature in sorted(temperatures)] == drawn
+    Solver(watched, chosen).solve(QUESTION)
+    assert [temperature for _, temperature in sorted(watched.temperatures)] == drawn
+
+
+def test_every_other_way_to_ask_begins_so_too():
+    watched = Watched(ScriptedEngine(bolts))
+    ways = [Opening(name, ({"role": "user", "content": f"{name}: {QUESTION}"},)) for name in ("Briefly", "In verse")]
+    task = Task(QUESTION, ({"role": "user", "content": QUESTION},), openings=tuple(ways))
+    chosen = options("marco", greedy_first=True, temperature=0.5, rollouts=7, branching=3)
+    events = list(Solver(watched, chosen).stream_task(task))
+    nodes = {event.work: event.node for event in events if isinstance(event, WorkIssued)}
+    greedy = sorted(nodes[work] for work, temperature in watched.temperatures if temperature == 0)
+    assert greedy == ["o1", "o2", "root"]
 
 
 @pytest.mark.parametrize("strategy", ["cot", "direct"])
