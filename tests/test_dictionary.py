@@ -8,7 +8,7 @@ from marco.engines.scripted import ScriptedEngine
 from marco.events import SearchStarted
 from marco.runs import read_run
 from marco.translation import reading, translate_stream
-from marco.translation.dictionary import MAX_ENTRIES, SLANG, entries_in
+from marco.translation.dictionary import MAX_ENTRIES, SLANG, entries_in, familiar_to
 from marco.translation.prompting import Reading, written
 
 
@@ -49,6 +49,21 @@ def test_slang_that_dictionaries_lack_is_known():
 
 def test_ordinary_words_are_not_explained():
     assert not found("我今天去商店买了一本书。")
+
+
+def test_a_word_that_the_model_does_not_seem_to_know_is_explained_and_is_no_expression():
+    (word,) = entries_in("一只鱿鱼", "zh", lambda word: word != "鱿鱼")
+    assert (word.source, word.meaning, word.expression) == ("鱿鱼", "squid", False)
+
+
+def test_a_word_is_familiar_where_the_vocabulary_has_more_of_it_than_its_characters():
+    tokens = {"我们": (1,), "朋友圈": (2, 3), "铜锣烧": (4, 5, 6)}
+    familiar = familiar_to(tokens.__getitem__)
+    assert familiar("朋友圈") and not familiar("铜锣烧")
+
+
+def test_to_a_vocabulary_without_words_every_word_is_familiar():
+    assert familiar_to(lambda text: text.encode())("铜锣烧")
 
 
 def test_what_is_a_piece_of_another_word_is_not_that_expression():
@@ -113,6 +128,31 @@ def test_the_dictionary_can_be_left_out():
     started = translated(HELP, "你这是雪中送炭啊", dictionary=False)[0]
     assert isinstance(started, SearchStarted)
     assert "hour of need" not in str(started.messages) and not started.details["dictionary"]
+
+
+def test_an_unfamiliar_word_is_told_and_not_listed_among_the_expressions():
+    class Scarce(ScriptedEngine):
+        """A model whose vocabulary has 我们 in one piece and nothing else of Chinese."""
+
+        @property
+        def tokenizer(self):
+            return Words(super().tokenizer)
+
+    class Words:
+        def __init__(self, inner):
+            self._inner = inner
+
+        def __getattr__(self, name):
+            return getattr(self._inner, name)
+
+        def encode(self, text):
+            return (1,) if text == "我们" else self._inner.encode(text)
+
+    events = list(translate_stream(Scarce(lambda prefix, seed: HELP), "我养了一只鱿鱼", "en"))
+    started = events[0]
+    assert isinstance(started, SearchStarted)
+    assert "(Words: 鱿鱼 = squid)" in started.messages[-1]["content"]
+    assert not reading(events).expressions
 
 
 def test_ones_own_glossary_goes_before_the_dictionary():

