@@ -221,7 +221,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
     # What was measured, and what of it is not settled: docs/findings.md, "The preset".
     "marco": {
-        "branching": 3,
+        "branching": 5,
         "exploration": math.sqrt(2),
         "rollouts": 8,
         "temperature": 0.5,
