@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from marco.evaluation.replay import outcome, within
 from marco.events import AnswerChosen
 from marco.search import derive_seed
 from marco.solver import Solver
+from marco.translation.stream import defaults
 
 TOKENS = 50
 """Every scripted rollout has so many, its end token included."""
@@ -767,3 +769,16 @@ def test_a_folder_is_asked_for(data: Path) -> None:
     app.command()(commands.evaluate)
     result = CliRunner().invoke(app, ["--data", str(data)])
     assert isinstance(result.exception, UserMistake) and "--out" in str(result.exception)
+
+
+@pytest.mark.parametrize("strategy", ["careful", "careful-no-dictionary"])
+def test_what_is_measured_as_careful_is_what_people_get(strategy: str, tmp_path: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"source": "你好", "reference": "Hello"}', encoding="utf-8")
+    task = tasks.open_task("translation", "en", data)
+    _, (measured,) = plan.expand(task, plan.Settings(budget=400), strategies=[strategy])
+    usual = defaults("careful")
+    assert measured.options.sampling == usual.sampling
+    # Chosen by replay, and one after the other, so that budgets are met.
+    apart = {"select": usual.search.select, "parallel": usual.search.parallel}
+    assert dataclasses.replace(measured.options.search, **apart) == usual.search

@@ -41,7 +41,7 @@ TEMPERATURE = defaults("careful").sampling.temperature
 _CONSENSUS = {"temperature": TEMPERATURE, "max_tokens": defaults("careful").sampling.max_tokens}
 
 _CAREFUL = Strategy(
-    search={"strategy": "mcts", **_CONSENSUS},
+    search={"strategy": "mcts", "branching": defaults("careful").search.branching, **_CONSENSUS},
     varies=frozenset({"action", "reward", "reflection"}),
     selects=SELECTIONS,
     select="consensus",

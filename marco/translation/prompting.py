@@ -28,6 +28,9 @@ WORDS = "say"
 GIST = "What it is"
 _GIST = re.compile(rf"^\W{{0,3}}(?:{GIST}|gist|tone)\W{{0,2}}[:：]\s*(?P<gist>.*)", re.IGNORECASE)
 
+TOLD = ("quick", "careful")
+"""The modes that are told what dictionaries say."""
+
 SHOTS = 5
 """Examples in one prompt."""
 
@@ -259,9 +262,9 @@ def translation_messages(
     """The conversation that asks for `text` in the target language.
 
     `context` is what came before the text, and its translation; `glossary` the pairs that occur in it; `entries`
-    what dictionaries say of it, for the modes `quick` and `careful`.
+    what dictionaries say of it, for the modes in `TOLD`.
     """
-    if mode in ("direct", "paper"):
+    if mode not in TOLD:
         entries = ()
     asked = _request(text, context, glossary, entries)
     if mode == "direct":

@@ -31,13 +31,11 @@ from marco.translation.dictionary import Entry, entries_in, familiar_to
 from marco.translation.glossary import Glossary
 from marco.translation.languages import Language, language, recognise
 from marco.translation.output import clean, flaw
-from marco.translation.prompting import is_phrase, register_messages, translation_messages
+from marco.translation.prompting import TOLD, is_phrase, register_messages, translation_messages
 from marco.translation.reasoned import Translation, by_part, reading
 from marco.translation.segments import CONTEXT_CHARS, Part, parts, restore
 
 MODES = ("quick", "careful", "paper")
-TOLD = ("quick", "careful")
-"""The modes that are told what dictionaries say."""
 REGISTERS = ("plain", "casual", "playful")
 
 Glossaries = Glossary | Mapping[str, str] | Path | str | None
