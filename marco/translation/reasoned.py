@@ -395,8 +395,9 @@ def _with_dictionary(found: Sequence[Expression], entries: Iterable[Entry], tran
         if at is None:
             places = (find_words(sense, translation) for sense in entry.meaning.split("; "))
             target = next((place for place in places if place), None)
+            words = translation[slice(*target)] if target else ""
             merged.append(
-                Expression(entry.source, entry.literal, entry.meaning, "", entry.span, target, entry.dictionary)
+                Expression(entry.source, entry.literal, entry.meaning, words, entry.span, target, entry.dictionary)
             )
         elif merged[at].source == entry.source and entry.literal and not merged[at].literal:
             merged[at] = dataclasses.replace(merged[at], literal=entry.literal)
