@@ -90,7 +90,8 @@ class Task:
     extract: Callable[[str], str | None] | None = None
     """From the output to the answer; None reads it by `answer_kind`."""
     flaw: Callable[[str], str | None] | None = None
-    """Why an answer may not win while another without flaw exists, in a word or two; None where it is sound."""
+    """From the output to why its answer may not win while another without flaw exists, in a word or two; None where it
+    is sound."""
 
 
 def sampling_of(options: Options, *, first: bool, room: int) -> SamplingConfig:
@@ -333,7 +334,8 @@ class Session:
         whole = self.task.prefill + self.search.tree.path_text(item.node) + completion.text
         _, output = answers.split_output(whole)
         # A thought that is never closed leaves no output; what it calls its answer still counts.
-        found = self._extract(output or whole)
+        said = output or whole
+        found = self._extract(said)
         key = answers.normalise(found, self.task.answer_kind) if found is not None else None
         return RolloutFinished(
             rollout=item.work,
@@ -350,15 +352,15 @@ class Session:
             output=output,
             answer=found,
             key=key,
-            degenerate=degeneracy(whole, completion.token_ids, completion.finish, found) or self._flaw(found),
+            degenerate=degeneracy(whole, completion.token_ids, completion.finish, found) or self._flaw(said, found),
             statistics=statistics(logprobs, top),
             prefilled=completion.prefilled,
             cached=completion.cached,
             seconds=round(seconds, 3),
         )
 
-    def _flaw(self, found: str | None) -> str | None:
-        return self.task.flaw(found) if self.task.flaw is not None and found is not None else None
+    def _flaw(self, output: str, found: str | None) -> str | None:
+        return self.task.flaw(output) if self.task.flaw is not None and found is not None else None
 
     def _extract(self, output: str) -> str | None:
         if self.task.extract is not None:

@@ -8,19 +8,21 @@ from marco.engines.scripted import ScriptedEngine
 from marco.events import SearchStarted
 from marco.runs import read_run
 from marco.translation import reading, translate_stream
-from marco.translation.dictionary import MAX_ENTRIES, SLANG, entries_in, familiar_to
+from marco.translation.dictionary import MAX_ENTRIES, entries_in, familiar_to, spelled_out
+from marco.translation.dictionary.entry import listed
+from marco.translation.languages import language
 from marco.translation.prompting import Reading, written
 
 
-def found(text: str, language: str | None = "zh") -> list[str]:
-    return [entry.source for entry in entries_in(text, language)]
+def found(text: str, code: str | None = "zh") -> list[str]:
+    return [entry.source for entry in entries_in(text, code)]
 
 
 def test_an_idiom_is_found_with_what_it_says_word_for_word_and_what_it_means():
     (entry,) = entries_in("他真是雪中送炭", "zh")
-    assert (entry.source, entry.span, entry.dictionary) == ("雪中送炭", (3, 7), "CC-CEDICT")
+    assert (entry.source, entry.span, entry.dictionary) == ("雪中送炭", (3, 7), "Marco")
     assert "charcoal" in entry.literal and "charcoal" not in entry.meaning
-    assert "hour of need" in entry.meaning
+    assert "need" in entry.meaning
 
 
 def test_senses_come_without_the_dictionarys_marks_and_abbreviations():
@@ -74,7 +76,8 @@ def test_what_is_a_piece_of_another_word_is_not_that_expression():
 
 
 @pytest.mark.parametrize(
-    ("text", "meaning"), [("太太太太好看了", "so, so, so"), ("跳跳跳", "跳, drawn out for emphasis")]
+    ("text", "meaning"),
+    [("太太太太好看了", "so, so, so"), ("跳跳跳", "跳, drawn out for emphasis"), ("哈哈哈哈", "hahaha")],
 )
 def test_a_character_that_is_drawn_out_is_no_other_word(text, meaning):
     (entry,) = entries_in(text, "zh")
@@ -88,19 +91,53 @@ def test_an_expression_is_told_once_and_of_many_the_first():
     assert found(many)[0] == "雪中送炭"
 
 
-@pytest.mark.parametrize("language", ["ja", "en", None])
-def test_texts_in_other_languages_are_not_looked_up(language):
-    assert not found("雪中送炭", language)
+@pytest.mark.parametrize("code", ["ja", "en", None])
+def test_texts_in_other_languages_are_not_looked_up(code):
+    assert not found("雪中送炭", code)
 
 
-def test_our_own_list_is_well_formed_and_says_nothing_twice():
-    lines = [line.split("\t") for line in SLANG.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    assert len(lines) > 200
+@pytest.mark.parametrize(
+    ("text", "expressions"),
+    [
+        ("I'm all ears — spill the tea!", ["all ears", "spill the tea"]),
+        ("She SPILLED the tea, he ghosted me.", ["SPILLED the tea", "ghosted me"]),
+        ("You’re pulling my leg", ["pulling my leg"]),
+        ("You pulled Kevin's leg", ["pulled Kevin's leg"]),
+        ("He spills the teapot", []),
+    ],
+)
+def test_english_expressions_are_found_however_they_are_inflected_and_whoever_they_are_about(text, expressions):
+    assert found(text, "en") == expressions
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "shortest", "least"),
+    [("slang_zh.tsv", 3, 2, 3_000), ("idioms_zh.tsv", 3, 3, 10_000), ("slang_en.tsv", 2, 2, 2_000)],
+)
+def test_our_own_lists_are_well_formed_and_say_nothing_twice(name, columns, shortest, least):
+    lines = list(listed(name))
+    assert len(lines) > least
     for cells in lines:
-        assert len(cells) == 3 and all(cell == cell.strip() != "" for cell in cells), cells
-        assert len(cells[0]) > 1, f"{cells[0]} would be found in too many words"
+        assert len(cells) == columns and all(cell == cell.strip() for cell in cells), cells
+        assert cells[0] and cells[-1], cells
+        assert len(cells[0]) >= shortest, f"{cells[0]} would be found in too many words"
+        assert all(sense.strip() and not sense.startswith(("to be a", "to do ")) for sense in cells[-1].split("; "))
     terms = [cells[0] for cells in lines]
     assert len(set(terms)) == len(terms)
+
+
+@pytest.mark.parametrize(
+    ("left", "target", "spelled"),
+    [
+        ("my 铜锣烧!", "en", "my Tongluoshao!"),
+        ("prevent擦伤 during", "en", "prevent abrade during"),
+        ("prevent擦伤 during", "es", "prevent Cashang during"),
+        ("nothing left", "en", "nothing left"),
+        ("使用", "ja", "使用"),
+    ],
+)
+def test_what_was_left_in_characters_is_put_into_words_that_can_be_read(left, target, spelled):
+    assert spelled_out(left, language("zh"), language(target)) == spelled
 
 
 # -- in a translation --------------------------------------------------------------------------------------------------
@@ -120,14 +157,14 @@ def translated(say: str, text: str, **how):
 def test_the_model_is_told_what_the_dictionary_says_in_the_modes_that_are_ours(mode, told):
     started = translated(HELP, "你这是雪中送炭啊", mode=mode)[0]
     assert isinstance(started, SearchStarted)
-    assert ("hour of need" in started.messages[-1]["content"]) == told
+    assert ("need" in started.messages[-1]["content"]) == told
     assert [item["source"] for item in started.details["dictionary"]] == (["雪中送炭"] if told else [])
 
 
 def test_the_dictionary_can_be_left_out():
     started = translated(HELP, "你这是雪中送炭啊", dictionary=False)[0]
     assert isinstance(started, SearchStarted)
-    assert "hour of need" not in str(started.messages) and not started.details["dictionary"]
+    assert "need" not in str(started.messages) and not started.details["dictionary"]
 
 
 def test_an_unfamiliar_word_is_told_and_not_listed_among_the_expressions():
@@ -159,7 +196,7 @@ def test_ones_own_glossary_goes_before_the_dictionary():
     started = translated(HELP, "你这是雪中送炭啊", glossary={"雪中送炭": "a godsend"})[0]
     assert isinstance(started, SearchStarted)
     assert "godsend" in started.messages[-1]["content"]
-    assert "hour of need" not in started.messages[-1]["content"]
+    assert "need" not in started.messages[-1]["content"]
 
 
 def test_an_expression_that_the_model_found_keeps_its_reading_and_gets_its_literal_sense():
@@ -169,10 +206,10 @@ def test_an_expression_that_the_model_found_keeps_its_reading_and_gets_its_liter
 
 
 def test_an_expression_that_the_model_passed_over_is_shown_from_the_dictionary():
-    say = written("a word of thanks", (), "You provide help in somebody's hour of need.")
+    say = written("a word of thanks", (), "You provide timely help.")
     read = reading(translated(say, "你这是雪中送炭啊"))
     (item,) = read.expressions
-    assert (item.source, item.dictionary) == ("雪中送炭", "CC-CEDICT")
+    assert (item.source, item.dictionary) == ("雪中送炭", "Marco")
     assert item.chosen and item.chosen == read.translation[slice(*item.target_span)]
     assert item.source_span == (3, 7)
     assert not read.warnings
@@ -182,6 +219,23 @@ def test_a_translation_that_says_an_idiom_word_for_word_is_warned_of():
     say = written("a word of thanks", (), "You send charcoal in snowy weather.")
     (warning,) = reading(translated(say, "你这是雪中送炭啊")).warnings
     assert "雪中送炭" in warning and "word for word" in warning
+
+
+@pytest.mark.parametrize("slip", ["You send charcoal in snowy weather.", "send charcoal in the snow"])
+def test_what_says_an_idiom_word_for_word_does_not_win_against_what_it_means(slip):
+    text = "你这是雪中送炭啊" if slip.endswith(".") else "雪中送炭"
+
+    def translator(prefix: str, seed: int) -> str:
+        return written("a word of thanks", (), slip if seed % 3 else "come to the rescue")
+
+    read = reading(list(translate_stream(ScriptedEngine(translator), text, "en")))
+    assert read.translation == "come to the rescue" and not any("word for word" in w for w in read.warnings)
+
+
+def test_where_every_candidate_left_characters_they_are_put_in_from_the_dictionary_and_that_is_told():
+    read = reading(translated(written("a word", (), "Doraemon's 红豆馅 is yummy!"), "哆啦A梦的红豆馅真好吃"))
+    assert read.translation == "Doraemon's azuki bean stuffing is yummy!"
+    assert any("红豆馅" in warning for warning in read.warnings)
 
 
 def test_a_list_of_senses_does_not_win_against_words_to_say():

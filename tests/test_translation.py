@@ -39,7 +39,7 @@ from marco.translation import (
     translate_stream,
     whole,
 )
-from marco.translation.output import acceptable, clean, untranslated
+from marco.translation.output import clean, flaw, untranslated
 from marco.translation.prompting import EXAMPLES, Reading, is_phrase, translation_messages, written
 from marco.translation.reasoned import expressions, find_words
 from marco.translation.segments import kept, lost, parts, restore
@@ -217,7 +217,7 @@ def test_careful_also_translates_at_once_and_says_of_such_a_candidate_how_others
 def test_a_phrase_is_translated_at_once_only_where_a_dictionary_explains_it():
     asked = said(written("a phrase", (), "wait for luck"))
     (explained, *_), (unexplained, *_) = (
-        list(translate_stream(asked, text, "en")) for text in ("守株待兔", "手急眼快")
+        list(translate_stream(asked, text, "en")) for text in ("守株待兔", "羊吃白菜")
     )
     assert [item["name"] for item in explained.details["openings"]] == ["Translated at once"]
     assert "openings" not in unexplained.details
@@ -430,7 +430,7 @@ def test_what_belongs_to_the_text_stays(output, source):
 @given(st.text(max_size=300), st.text(max_size=50))
 def test_any_output_is_cleaned_and_read_without_an_error(output, source):
     translation = clean(output, source)
-    acceptable(output, source, EN, None, Glossary())
+    flaw(translation, source, EN, None, Glossary())
     for item in expressions(output, source, translation):
         assert source[slice(*item.source_span)] == item.source
 
@@ -466,8 +466,13 @@ def test_a_partly_translated_candidate_does_not_win():
 
 def test_where_there_is_nothing_better_it_is_shown_with_a_warning():
     read = translate(said("This 踩屎 shoe is nice"), SHOE, "en")
-    assert read.translation == "This 踩屎 shoe is nice 😀"
-    assert any("not translated: 踩屎" in warning for warning in read.warnings)
+    assert read.translation == "This Caishi shoe is nice 😀"
+    assert any("left 踩屎 as it was" in warning for warning in read.warnings)
+
+
+def test_the_papers_way_keeps_what_the_model_left_and_says_so():
+    read = translate(said("This 踩屎 shoe is nice"), SHOE, "en", mode="paper")
+    assert "踩屎" in read.translation and any("not translated: 踩屎" in warning for warning in read.warnings)
 
 
 # -- the thought ----------------------------------------------------------------------------------------------
@@ -639,16 +644,9 @@ def test_a_cell_is_never_a_formula():
 def test_every_example_is_read_as_it_was_written(example):
     found = expressions(example.reasoned, example.text, example.translation)
     assert sorted(item.source for item in found) == sorted(item.source for item in example.readings)
-    assert (
-        acceptable(
-            example.translation,
-            example.text,
-            language(example.target_language),
-            language(example.source_language),
-            Glossary(),
-        )
-        == example.translation
-    )
+    assert restore(example.text, clean(example.translation, example.text)) == example.translation
+    source, target = language(example.source_language), language(example.target_language)
+    assert flaw(example.translation, example.text, target, source, Glossary()) is None
     assert lost(example.text, example.translation) == ()
 
 

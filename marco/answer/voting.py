@@ -197,9 +197,9 @@ def _tally(sound: Sequence[Candidate], how: str, kind: str) -> list[_Group]:
 def _mean_similarities(texts: Sequence[str]) -> list[float]:
     """Of each text, the mean similarity to all others, 0 to 1; 1 where there is no other.
 
-    Similarity is chrF (Popović 2015) as sacrebleu computes it, with beta 1: neither of two candidates is the
-    reference, so precision and recall weigh the same. The winner is the one that loses least if any other is the truth,
-    as in minimum Bayes risk decoding (Kumar and Byrne 2004).
+    Similarity is `likeness`: neither of two candidates is the reference, so precision and recall weigh the same. The
+    winner is the one that loses least if any other is the truth, as in minimum Bayes risk decoding (Kumar and Byrne
+    2004).
     """
     counts = Counter(text[:_MAX_CHRF_CHARS] for text in texts)
     distinct = sorted(counts)
@@ -208,14 +208,15 @@ def _mean_similarities(texts: Sequence[str]) -> list[float]:
     total = {text: float(counts[text] - 1) for text in distinct}
     for i, one in enumerate(distinct):
         for other in distinct[i + 1 :]:
-            likeness = _similarity(one, other)
-            total[one] += likeness * counts[other]
-            total[other] += likeness * counts[one]
+            alike = likeness(one, other)
+            total[one] += alike * counts[other]
+            total[other] += alike * counts[one]
     return [min(1.0, total[text[:_MAX_CHRF_CHARS]] / (len(texts) - 1)) for text in texts]
 
 
 @functools.lru_cache(maxsize=4096)
-def _similarity(one: str, other: str) -> float:
+def likeness(one: str, other: str) -> float:
+    """How alike two texts are, 0 to 1: chrF (Popović 2015) with beta 1, which makes it symmetric."""
     # Cached because a search asks anew after every rollout, and only the pairs with the new one are new.
     from sacrebleu.metrics.chrf import CHRF
 

@@ -6,12 +6,14 @@ Pure functions of untrusted text. Every pattern is bounded.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from marco.answer import normalise
+from marco.answer import likeness, normalise
+from marco.translation.dictionary import Entry
 from marco.translation.glossary import Glossary
 from marco.translation.languages import LANGUAGES, Language, foreign_letters, prose, script_words
+from marco.translation.literal import word_for_word
 from marco.translation.prompting import is_phrase, is_reading
-from marco.translation.segments import restore
 
 _LABEL_WORDS = (
     r"here(?:'s| is)[^:：\n]{0,60}"
@@ -42,6 +44,9 @@ _REFUSAL = re.compile(
     r"|as an ai\b|抱歉，?我|对不起，?我(?:无法|不能))",
     re.IGNORECASE,
 )
+
+LITERAL_LIKENESS = 0.35
+"""Phrases at most that like their literal sense are not taken for it."""
 
 
 def clean(output: str, source: str) -> str:
@@ -93,10 +98,17 @@ def untranslated(source: str, translation: str, target: Language, origin: Langua
     return same and sum(script_words(prose(source)).values()) > 3
 
 
-def flaw(translation: str, source: str, target: Language, origin: Language | None, glossary: Glossary) -> str | None:
+def flaw(
+    translation: str,
+    source: str,
+    target: Language,
+    origin: Language | None,
+    glossary: Glossary,
+    entries: Sequence[Entry] = (),
+) -> str | None:
     """Why a translation isn't fit to be chosen, in a word or two: a refusal, partly untranslated, lost line breaks,
-    a dictionary's entry in place of words to say, or without a term of the glossary that it had to use. None where
-    nothing is wrong."""
+    an expression of the dictionary's `entries` taken word for word, a dictionary's entry in place of words to say, or
+    without a term of the glossary that it had to use. None where nothing is wrong."""
     if _REFUSAL.match(translation) and not _REFUSAL.match(source):
         return "refused"
     own = translation
@@ -106,6 +118,8 @@ def flaw(translation: str, source: str, target: Language, origin: Language | Non
         return "untranslated"
     if is_phrase(source) and ";" in translation:
         return "a list of senses"
+    if any(_taken_literally(translation, source, entry) for entry in entries):
+        return "word for word"
     if not all(hit.honoured for hit in glossary.report(source, translation)):
         return "glossary ignored"
     if translation.strip().count("\n") < source.strip().count("\n"):
@@ -113,7 +127,15 @@ def flaw(translation: str, source: str, target: Language, origin: Language | Non
     return None
 
 
-def acceptable(output: str, source: str, target: Language, origin: Language | None, glossary: Glossary) -> str | None:
-    """The translation in an output, with what was dropped put back; None where it is empty or has a `flaw`."""
-    translation = restore(source, clean(output, source))
-    return translation if translation and not flaw(translation, source, target, origin, glossary) else None
+def _taken_literally(translation: str, source: str, entry: Entry) -> bool:
+    if not entry.literal:
+        return False
+    if word_for_word(translation, entry.literal, entry.meaning):
+        return True
+    if entry.source != source.strip(" .。!！"):
+        return False
+    # A phrase by itself is as good as its likeness to what a dictionary says that it means.
+    literally = likeness(translation.casefold(), entry.literal.casefold())
+    return literally > LITERAL_LIKENESS and all(
+        literally > likeness(translation.casefold(), sense.casefold()) for sense in entry.senses
+    )

