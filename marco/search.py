@@ -64,6 +64,16 @@ class WorkItem:
     """Whether it is the first of its conversation: of the root's, or of an opening's."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Another conversation that a search may begin in."""
+
+    name: str
+    token_ids: tuple[int, ...]
+    tries: int = 1
+    """How often it is tried in each of the first turns."""
+
+
 def derive_seed(seed: int, work: int) -> int:
     """The seed of a work item: a function of the run's seed and the id alone, so that order can't matter.
 
@@ -95,13 +105,12 @@ class Search:
         *,
         reward: Reward,
         reflection: Reflection | None = None,
-        openings: Sequence[tuple[str, tuple[int, ...]]] = (),
+        openings: Sequence[Prompt] = (),
         emit: Callable[[Event], None] = lambda event: None,
         after_commit: Callable[[Search], str | None] = lambda search: None,
     ) -> None:
-        """`openings` are the names and token ids of other prompts: each is a child of the root that stands outside
-        its branching. First all of them and the root are tried in turns, `branching` times each. A search without a
-        tree has none.
+        """`openings` are other prompts: each is a child of the root that stands outside its branching. First all of
+        them and the root are tried in turns, in `branching` turns. A search without a tree has none.
         `after_commit` is called when a result is in; what it returns, if anything, ends the search with
         that reason (`sure`)."""
         self.config = config
@@ -128,9 +137,11 @@ class Search:
         self._flat = config.strategy != "mcts"
         self._emit(started)
         if openings and not self._flat:
-            for number, (text, ids) in enumerate(openings, start=1):
-                self._add_forced(f"o{number}", self.tree.root, "opening", ids, text)
-            self._urgent.extend([(name, None) for name in (*self.tree.root.children, ROOT)] * config.branching)
+            turn = []
+            for number, opening in enumerate(openings, start=1):
+                self._add_forced(f"o{number}", self.tree.root, "opening", opening.token_ids, opening.name)
+                turn += [f"o{number}"] * opening.tries
+            self._urgent.extend([(name, None) for name in (*turn, ROOT)] * config.branching)
         self._fill()
 
     # -- ask and tell ------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ from marco.logs import SEARCH
 from marco.prompts import Message
 from marco.reflection import FORCED_TEXT, Reflection
 from marco.reward import Reward, statistics
-from marco.search import Search, WorkItem
+from marco.search import Prompt, Search, WorkItem
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +68,16 @@ class Opening:
     name: str
     """What people see in its place."""
     messages: tuple[Message, ...]
+    tries: int = 1
+    """How often it is tried where the question as it stands is tried once."""
 
     @classmethod
     def recorded(cls, started: SearchStarted) -> tuple[Opening, ...]:
         """Those of a search on record."""
-        return tuple(cls(str(item["name"]), tuple(item["messages"])) for item in started.details.get("openings", ()))
+        return tuple(
+            cls(str(item["name"]), tuple(item["messages"]), int(item.get("tries", 1)))
+            for item in started.details.get("openings", ())
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +181,11 @@ class Session:
             reward=self.reward,
             reflection=Reflection.of(config, self.forced),
             openings=[
-                (opening.name, self.engine.tokenizer.chat_ids(opening.messages, prefill=self.task.prefill))
+                Prompt(
+                    opening.name,
+                    self.engine.tokenizer.chat_ids(opening.messages, prefill=self.task.prefill),
+                    opening.tries,
+                )
                 for opening in self.task.openings
             ],
             emit=self.fresh.append,

@@ -312,7 +312,11 @@ class Solver:
         details["prefill"] = task.prefill
         if task.openings and self.options.search.strategy == "mcts":
             details["openings"] = [
-                {"name": opening.name, "messages": [dict(message) for message in opening.messages]}
+                {
+                    "name": opening.name,
+                    "messages": [dict(message) for message in opening.messages],
+                    "tries": opening.tries,
+                }
                 for opening in task.openings
             ]
         custom = [

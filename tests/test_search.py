@@ -18,7 +18,7 @@ from marco.errors import SearchError, UnknownWork
 from marco.events import NodeAdded, ReflectionJudged, WorkFailed, WorkIssued
 from marco.reflection import Reflection
 from marco.reward import BY_NAME
-from marco.search import Search, derive_seed, uct
+from marco.search import Prompt, Search, derive_seed, uct
 from marco.tree import Tree
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -274,18 +274,18 @@ def test_a_rollout_that_was_cut_off_is_not_reflected_on():
 
 # -- openings ----------------------------------------------------------------------------------------------------
 
-PLAINLY, IN_VERSE = ("asked plainly", (90, 91)), ("asked in verse", (95,))
+PLAINLY, IN_VERSE = Prompt("asked plainly", (90, 91)), Prompt("asked in verse", (95,), tries=2)
 
 
 def test_all_openings_and_the_root_are_tried_in_turns_before_the_search_chooses():
-    s = search(branching=2, rollouts=8, openings=[PLAINLY, IN_VERSE])
+    s = search(branching=2, rollouts=10, openings=[PLAINLY, IN_VERSE])
     nodes = []
-    for turn in range(7):
+    for turn in range(9):
         item = one(s)
         nodes.append(item.node)
         s.tell(item.work, rollout(item.work, item.node, [(turn,), (9,)], confidence=0.5 + turn / 20))
-    assert nodes[:6] == ["o1", "o2", "root", "o1", "o2", "root"]
-    assert nodes[6] not in ("root", "o1", "o2")
+    assert nodes[:8] == ["o1", "o2", "o2", "root", "o1", "o2", "o2", "root"]
+    assert nodes[8] not in ("root", "o1", "o2")
 
 
 def test_an_opening_takes_the_place_of_the_prompt_and_its_name_is_no_part_of_the_thought():

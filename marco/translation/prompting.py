@@ -2,6 +2,7 @@
 
 - `paper`: the paper's plain request, in English (arXiv 2411.14405 shows it in Chinese), nothing more.
 - `direct`: a plain request for the translation alone, which measurements compare with.
+- `plain`: the same, told what dictionaries say: one of the ways in which `careful` asks.
 - `quick`: one pass, the translation alone.
 - `careful`: the reading comes first, in a form that `marco.translation.reasoned` takes apart: what the text is
   about and its tone, then one paragraph for each expression that can't be taken literally, so that the search can
@@ -28,7 +29,7 @@ WORDS = "say"
 GIST = "What it is"
 _GIST = re.compile(rf"^\W{{0,3}}(?:{GIST}|gist|tone)\W{{0,2}}[:：]\s*(?P<gist>.*)", re.IGNORECASE)
 
-TOLD = ("quick", "careful")
+TOLD = ("plain", "quick", "careful")
 """The modes that are told what dictionaries say."""
 
 SHOTS = 5
@@ -149,6 +150,12 @@ EXAMPLES: tuple[Example, ...] = (
         "do something by fits and starts",
     ),
     Example(
+        "zh", "en", "昨天坐了六个小时的火车才到家，路上一直在下雨。",
+        "a remark about a journey; neutral; it means what it says",
+        (),
+        "It took me six hours on the train to get home yesterday, and it rained the whole way.",
+    ),
+    Example(
         "zh", "en", "到家啦🏠\n今天的晚霞好治愈\n#随手拍一拍[话题]# #晚霞",
         "a post about an evening sky; calm, happy",
         (Reading("治愈", "healing a disease", "soothing to look at", "soothing"),),
@@ -233,19 +240,16 @@ def is_phrase(text: str) -> bool:
 
 
 def examples_for(source: Language | None, target: Language, text: str) -> tuple[Example, ...]:
-    """At most `SHOTS` examples into the target, those from the source language first, and of these those that are
-    phrases if `text` is one, and aren't if it isn't: models take the form of what they write from them.
+    """At most `SHOTS` examples into the target, those from the source language first; phrases alone for a phrase, and
+    none of them for what is none, where there are others: models take the form of what they write from them.
 
     For a target without any: none. Examples in another language make small models answer in it.
     """
     fitting = [example for example in EXAMPLES if example.target_language == target.code]
     code = source.code.partition("-")[0] if source is not None else ""
     phrase = is_phrase(text)
-
-    def rank(example: Example) -> tuple[bool, bool]:
-        return example.source_language != code, is_phrase(example.text) != phrase
-
-    return tuple(sorted(fitting, key=rank)[:SHOTS])
+    alike = [example for example in fitting if is_phrase(example.text) == phrase]
+    return tuple(sorted(alike or fitting, key=lambda example: example.source_language != code)[:SHOTS])
 
 
 def translation_messages(
@@ -268,7 +272,7 @@ def translation_messages(
         entries = ()
     careful = mode == "careful"
     asked = _request(text, context, glossary, entries, reasoned=careful)
-    if mode == "direct":
+    if mode in ("direct", "plain"):
         return ({"role": "user", "content": f"{DIRECT.format(target=target.name)}\n\n{asked}"},)
     if mode == "paper":
         request = f"Translate into {target.name}: {asked}"

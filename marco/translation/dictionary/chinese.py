@@ -200,6 +200,8 @@ def spelled_out(text: str, *, senses: bool) -> str:
 def _plain(sense: str) -> str:
     """A sense without the dictionary's marks, spellings and abbreviations."""
     sense = _HEADWORD.sub(lambda match: match["word"], _MARKS.sub("", sense))
+    # "(of houses etc) sumptuous", "(Tw) image macro": what is said of the sense is no part of it.
+    sense = re.sub(r"^\s*(?:\([^()]*\)\s*)+(?=\w)", "", sense)
     sense = re.sub(r"^\s*(?:fig|lit)\.", "", sense)
     for short, full in (("sb", "somebody"), ("sth", "something")):
         sense = re.sub(rf"\b{short}\b", full, sense)
