@@ -11,7 +11,7 @@ from marco.translation import reading, translate_stream
 from marco.translation.dictionary import MAX_ENTRIES, entries_in, familiar_to, spelled_out
 from marco.translation.dictionary.entry import listed
 from marco.translation.languages import language
-from marco.translation.prompting import Reading, written
+from marco.translation.prompting import EXAMPLES, Reading, is_phrase, written
 
 
 def found(text: str, code: str | None = "zh") -> list[str]:
@@ -138,6 +138,12 @@ def test_our_own_lists_are_well_formed_and_say_nothing_twice(name, columns, shor
 )
 def test_what_was_left_in_characters_is_put_into_words_that_can_be_read(left, target, spelled):
     assert spelled_out(left, language("zh"), language(target)) == spelled
+
+
+@pytest.mark.parametrize("example", [item for item in EXAMPLES if is_phrase(item.text)], ids=lambda item: item.text)
+def test_an_example_that_is_a_phrase_says_it_by_the_first_sense_that_it_is_told(example):
+    (entry,) = entries_in(example.text, example.source_language)
+    assert example.translation == entry.senses[0] and example.readings[0].literal == entry.literal
 
 
 # -- in a translation --------------------------------------------------------------------------------------------------

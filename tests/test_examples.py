@@ -48,6 +48,13 @@ def test_a_run_is_read(tmp_path, capsys):
     assert "the best path is root" in said
 
 
+def test_a_translation_says_how_the_expressions_were_read(capsys):
+    say = "<Thought>\n“spill the tea” | word for word: pour tea | here: gossip | say: cuenta el chisme\n</Thought>"
+    engine = ScriptedEngine(lambda prefix, seed: f"{say}\n<Output>\nCuenta el chisme\n</Output>")
+    load("translate").main(engine, [("Spill the tea!", "Spanish")])
+    assert capsys.readouterr().out == "Spill the tea!\n  Spanish: Cuenta el chisme\n    Spill the tea: gossip\n"
+
+
 def test_training_data_is_sifted(tmp_path, capsys):
     rows = [
         {"instruction": "1 + 1?", "response": "<thought>One and one are two, I think.</thought><output>2</output>"},

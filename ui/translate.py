@@ -57,6 +57,8 @@ EXAMPLES = [
     ["这件衣服太显瘦了,闭眼入", "English"],
     ["It's raining cats and dogs, so let's call it a day.", "Chinese"],
     ["I'm all ears — spill the tea!", "Spanish"],
+    ["That concert was off the charts, I'm on cloud nine 🎶", "Japanese"],
+    ["Don't sweat it, the exam was a piece of cake.", "Hindi"],
 ]
 
 

@@ -118,36 +118,29 @@ EXAMPLES: tuple[Example, ...] = (
     Example(
         "zh", "en", "穿小鞋",
         "a set phrase by itself; neutral",
-        (Reading("穿小鞋", "make somebody wear tight shoes", "make life difficult for somebody",
-                 "make life difficult for somebody"),),
-        "make life difficult for somebody",
+        (Reading("穿小鞋", "wear small shoes", "make life hard for somebody", "make life hard for somebody"),),
+        "make life hard for somebody",
     ),
     Example(
         "zh", "en", "雪中送炭",
         "a set phrase by itself; neutral",
-        (
-            Reading("雪中送炭", "send charcoal in snowy weather", "provide help in somebody's hour of need",
-                    "provide help in somebody's hour of need"),
-        ),
-        "provide help in somebody's hour of need",
+        (Reading("雪中送炭", "send charcoal in snowy weather", "provide timely help", "provide timely help"),),
+        "provide timely help",
     ),
     Example(
-        "zh", "en", "走马观花",
+        "zh", "en", "画蛇添足",
         "a set phrase by itself; neutral",
-        (
-            Reading("走马观花", "view flowers from horseback", "a fleeting glance in passing",
-                    "a fleeting glance in passing"),
-        ),
-        "a fleeting glance in passing",
+        (Reading("画蛇添足", "draw a snake and add feet", "gild the lily", "gild the lily"),),
+        "gild the lily",
     ),
     Example(
         "zh", "en", "三天打鱼，两天晒网",
         "a set phrase by itself; neutral",
         (
-            Reading("三天打鱼，两天晒网", "fish for three days and sun-dry the nets for two",
-                    "do something by fits and starts", "do something by fits and starts"),
+            Reading("三天打鱼，两天晒网", "fish for three days and dry the nets for two", "work by fits and starts",
+                    "work by fits and starts"),
         ),
-        "do something by fits and starts",
+        "work by fits and starts",
     ),
     Example(
         "zh", "en", "昨天坐了六个小时的火车才到家，路上一直在下雨。",
