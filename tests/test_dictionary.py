@@ -164,7 +164,7 @@ def test_the_model_is_told_what_the_dictionary_says_in_the_modes_that_are_ours(m
     started = translated(HELP, "你这是雪中送炭啊", mode=mode)[0]
     assert isinstance(started, SearchStarted)
     assert ("need" in started.messages[-1]["content"]) == told
-    assert [item["source"] for item in started.details["dictionary"]] == (["雪中送炭"] if told else [])
+    assert [item["source"] for item in started.details["dictionary"] or ()] == (["雪中送炭"] if told else [])
 
 
 def test_the_dictionary_can_be_left_out():
@@ -225,6 +225,14 @@ def test_a_translation_that_says_an_idiom_word_for_word_is_warned_of():
     say = written("a word of thanks", (), "You send charcoal in snowy weather.")
     (warning,) = reading(translated(say, "你这是雪中送炭啊")).warnings
     assert "雪中送炭" in warning and "word for word" in warning
+
+
+def test_what_a_model_takes_for_a_literal_sense_is_doubted_only_where_no_dictionary_was_asked():
+    reading_of_it = Reading("推荐购买", "recommend buying", "worth getting", "worth getting")
+    say = written("a compliment", (reading_of_it,), "I recommend buying it.")
+    assert not reading(translated(say, "这鞋推荐购买")).warnings
+    (warning,) = reading(translated(say, "这鞋推荐购买", dictionary=False)).warnings
+    assert "推荐购买" in warning
 
 
 @pytest.mark.parametrize("slip", ["You send charcoal in snowy weather.", "send charcoal in the snow"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from marco.events import (
     SearchStarted,
     WorkIssued,
 )
+from marco.translation.output import FLAWS
 from ui import render
 from ui.markup import markdown
 from ui.render import View
@@ -365,3 +367,13 @@ def test_a_chinese_page_is_chinese():
     view = View.fold(events(rollouts=2))
     assert "完成" in words(render.status(view, texts("zh")))
     assert "票数优势" in words(render.answer(view, texts("zh")))
+
+
+@pytest.mark.parametrize("flaw", FLAWS)
+def test_why_a_translation_cannot_win_is_said_beside_its_thought(flaw):
+    solver = Solver(ScriptedEngine(bolts), options("marco", rollouts=1))
+    task = replace(solver.task(QUESTION), flaw=lambda output: flaw)
+    view = View()
+    for at, event in enumerate(solver.stream_task(task)):
+        view.apply(event, float(at))
+    assert ENGLISH(f"degenerate_{flaw.replace(' ', '_')}") in words(render.conversation(view, ENGLISH))

@@ -326,6 +326,7 @@ def _expressions(read: Translation, t: Callable[..., str]) -> Element | None:
         el("p", *linked(read.source, spans), class_="original", lang=read.source_language),
         el("div", table, class_="scroll"),
         open="open",
+        data_key="expressions",
     )
 
 
@@ -360,4 +361,10 @@ def _alternatives(read: Translation, shown: str, t: Callable[..., str], *, pick:
         items.append(el("li", told, " ", share))
     if not items:
         return None
-    return el("details", el("summary", t("alternatives", n=len(items))), el("ul", *items, class_="alternatives"))
+    return el(
+        "details",
+        el("summary", t("alternatives", n=len(items))),
+        el("ul", *items, class_="alternatives"),
+        open="open",
+        data_key="alternatives",
+    )

@@ -45,6 +45,9 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 
+FLAWS = ("refused", "untranslated", "a list of senses", "word for word", "glossary ignored", "lines lost")
+"""What `flaw` may say."""
+
 LITERAL_LIKENESS = 0.35
 """Phrases at most that like their literal sense are not taken for it."""
 
@@ -106,7 +109,7 @@ def flaw(
     glossary: Glossary,
     entries: Sequence[Entry] = (),
 ) -> str | None:
-    """Why a translation isn't fit to be chosen, in a word or two: a refusal, partly untranslated, lost line breaks,
+    """Why a translation isn't fit to be chosen, one of `FLAWS`: a refusal, partly untranslated, lost line breaks,
     an expression of the dictionary's `entries` taken word for word, a dictionary's entry in place of words to say, or
     without a term of the glossary that it had to use. None where nothing is wrong."""
     if _REFUSAL.match(translation) and not _REFUSAL.match(source):

@@ -18,7 +18,7 @@ from typing import Any
 from marco.answer import split_output
 from marco.errors import SearchError
 from marco.events import AnswerChosen, Event, SearchEnded, SearchStarted
-from marco.translation.dictionary import Entry
+from marco.translation.dictionary import Entry, tells_literal_senses
 from marco.translation.glossary import Glossary, GlossaryHit
 from marco.translation.languages import Language, foreign_letters, language
 from marco.translation.literal import word_for_word
@@ -320,14 +320,18 @@ def _read_part(events: Sequence[Event]) -> PartRead:
     if chosen and not thought:
         # Translated at once: how it can be read is what the candidate thought that came nearest to it.
         thought, found = _nearest_thought(events, source, translation)
-    found = _with_dictionary(found, [Entry.recorded(item) for item in details.get("dictionary", ())], translation)
+    told = details.get("dictionary")
+    entries = [Entry.recorded(item) for item in told or ()]
+    found = _with_dictionary(found, entries, translation)
+    # What a small model takes for the literal sense is often just another way to say the same.
+    doubted = entries if told is not None and tells_literal_senses(details.get("source_language")) else found
     by_consensus = started.options.get("search", {}).get("select") == "consensus"
     agreement = _agreement(chosen.votes) if chosen and by_consensus else None
     behind = str(details.get("behind", ""))
     alternatives = _alternatives(chosen) if chosen else ()
     written = clean(output, source)
     glossary = Glossary(_pairs(started))
-    warnings = tuple(_warnings(source, written, translation, found, agreement, target, origin, glossary))
+    warnings = tuple(_warnings(source, written, translation, doubted, agreement, target, origin, glossary))
     return PartRead(
         source,
         translation,
@@ -396,7 +400,7 @@ def _warnings(
     source: str,
     written: str,
     translation: str,
-    found: Sequence[Expression],
+    doubted: Sequence[Expression] | Sequence[Entry],
     agreement: float | None,
     target: Language,
     origin: Language | None,
@@ -410,8 +414,9 @@ def _warnings(
         yield f"Some of it was not translated: {left[:40]}" if left else "It was not translated."
     elif left := foreign_letters(written, target, origin):
         yield f"The model left {left[:40]} as it was: a dictionary's word stands there, or how it is pronounced."
-    for item in found:
-        if word_for_word(translation, item.literal, item.meaning, item.chosen):
+    for item in doubted:
+        meant = (item.meaning, item.chosen) if isinstance(item, Expression) else (item.meaning,)
+        if word_for_word(translation, item.literal, *meant):
             yield f"{item.source} may have been taken word for word ({item.literal})."
     if agreement is not None and agreement < DISAGREEMENT:
         yield "The candidates disagree: this text can be read in several ways, or is hard for this model."

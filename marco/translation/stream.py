@@ -212,12 +212,12 @@ def translation_task(
     With `dictionary` the model is told of expressions, and of words that are not `familiar`.
     """
     within = (glossary or Glossary()).within(text)
-    entries: Sequence[Entry] = ()
+    entries: Sequence[Entry] | None = None
     if dictionary and mode in TOLD and origin is not None:
         # One's own words for an expression make what others say of it needless.
         own = {source for source, _ in within.pairs}
         entries = [item for item in entries_in(text, origin.code, familiar) if item.source not in own]
-    asked: dict[str, Any] = {"model": model, "context": context, "glossary": within.pairs, "entries": entries}
+    asked: dict[str, Any] = {"model": model, "context": context, "glossary": within.pairs, "entries": entries or ()}
     messages = translation_messages(text, origin, target, mode=mode, **asked)
     openings = _openings(text, origin, target, asked) if mode == "careful" else ()
     details = {
@@ -225,7 +225,7 @@ def translation_task(
         "target_language": target.code,
         "mode": mode,
         "glossary": [list(pair) for pair in within.pairs],
-        "dictionary": [asdict(item) for item in entries],
+        "dictionary": None if entries is None else [asdict(item) for item in entries],
         **(further or {}),
     }
     return _made(text, messages, details, openings)
@@ -251,7 +251,7 @@ def _made(
     origin = language(str(details["source_language"])) if details.get("source_language") else None
     glossary = Glossary(tuple((str(source), str(wanted)) for source, wanted in details.get("glossary") or ()))
 
-    entries = [Entry.recorded(item) for item in details.get("dictionary", ())]
+    entries = [Entry.recorded(item) for item in details.get("dictionary") or ()]
     # Who wants characters in the translation keeps them.
     legible = mode in TOLD and not any(foreign_letters(wanted, target, origin) for _, wanted in glossary.pairs)
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from marco.translation.dictionary.entry import MAX_ENTRIES, Entry
 from marco.translation.languages import Language
 
-__all__ = ["Entry", "MAX_ENTRIES", "entries_in", "familiar_to", "spelled_out"]
+__all__ = ["Entry", "MAX_ENTRIES", "entries_in", "familiar_to", "spelled_out", "tells_literal_senses"]
 
 
 def entries_in(
@@ -43,6 +43,11 @@ def _looked_up(text: str, language: str | None, familiar: Callable[[str], bool])
 
             return english.entries(text)
     return ()
+
+
+def tells_literal_senses(language: str | None) -> bool:
+    """Whether there is a dictionary for texts in `language` that says what expressions say word for word."""
+    return (language or "").partition("-")[0] == "zh"
 
 
 def familiar_to(encode: Callable[[str], Sequence[int]]) -> Callable[[str], bool]:
