@@ -219,8 +219,9 @@ class Session:
                 self.search.stop(reason)
                 break
             waiting += self.search.ask(config.parallel)
-            self._submit(waiting)
-            waiting = []
+            due = self._due(waiting)
+            self._submit(waiting[:due])
+            waiting = waiting[due:]
             yield from self._drain()
             if not self.search.finished:
                 yield from self._take()
@@ -270,6 +271,14 @@ class Session:
             self.search.tell(item.work, result)
 
     # -- to the engine and back --------------------------------------------------------------------------
+
+    def _due(self, waiting: Sequence[WorkItem]) -> int:
+        """How many of those that wait may go to the engine now: all, but of a search with openings first one alone.
+        Its prompt is read and its answer written while the others' long prompts would keep it waiting: on a slow
+        processor a person sees something in seconds instead of a minute."""
+        if self.started.details.get("openings") and not self.search.commits:
+            return 0 if self.under_way else 1
+        return len(waiting)
 
     def _submit(self, items: Sequence[WorkItem]) -> None:
         requests = []

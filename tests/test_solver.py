@@ -102,6 +102,23 @@ def test_every_other_way_to_ask_begins_so_too():
     assert greedy == ["o1", "o2", "root"]
 
 
+def test_of_several_ways_to_ask_the_first_goes_alone_until_it_is_answered():
+    calls = []
+
+    class Counting(ScriptedEngine):
+        def submit(self, requests, deliver):
+            calls.append([request.work for request in requests])
+            super().submit(requests, deliver)
+
+    ways = (Opening("Briefly", ({"role": "user", "content": f"Briefly: {QUESTION}"},)),)
+    task = Task(QUESTION, ({"role": "user", "content": QUESTION},), openings=ways)
+    Solver(Counting(bolts), options("marco", rollouts=6, parallel=4)).solve(QUESTION)
+    assert len(calls[0]) == 4
+    calls.clear()
+    list(Solver(Counting(bolts), options("marco", rollouts=6, parallel=4)).stream_task(task))
+    assert calls[:2] == [[1], [2, 3, 4, 5]]
+
+
 @pytest.mark.parametrize("strategy", ["cot", "direct"])
 def test_a_single_chain_is_one_greedy_rollout(strategy):
     solver = make(strategy=strategy, rollouts=8, temperature=0.9)
