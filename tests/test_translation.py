@@ -185,7 +185,7 @@ def test_the_expressions_are_linked_to_both_texts():
     assert (item.source, item.literal, item.meaning) == ("踩屎感", POOP.literal, POOP.meaning)
     assert read.source[slice(*item.source_span)] == "踩屎感"
     assert read.translation[slice(*item.target_span)] == "so cushy"
-    assert read.gist == "a happy review; casual"
+    assert read.draft == "a happy review; casual"
 
 
 def test_careful_also_translates_at_once_and_says_of_such_a_candidate_how_others_read_it(tmp_path):
@@ -198,7 +198,7 @@ def test_careful_also_translates_at_once_and_says_of_such_a_candidate_how_others
     events = list(translate_stream(engine(translator), SHOE, "en", options=chosen, runs=tmp_path))
     assert [item["name"] for item in events[0].details["openings"]] == ["Translated plainly", "Translated at once"]
     finished = [event for event in events if isinstance(event, RolloutFinished)]
-    assert [event.node for event in finished[:4]] == ["o1", "o2", "o2", "root"]
+    assert [event.node for event in finished[:6]] == ["o1", "o1", "o2", "o2", "o2", "root"]
     at_once = [
         dataclasses.replace(event, text=finished[0].text, answer=finished[0].answer)
         if isinstance(event, AnswerChosen)

@@ -316,7 +316,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "put": ("Put as", "译作"),
     "alternatives": ("Other ways to say it ({n})", "其他译法（{n}）"),
     "how_found": ("How it was found: the tree and the thoughts", "翻译过程：思路树与思考"),
-    "gist": ("What it is", "原文是什么"),
+    "draft": ("First draft", "初稿"),
     "original": ("Original", "原文"),
     "from_dictionary": ("What a dictionary says; the model passed it over", "词典的释义；模型没有提到"),
     "not_put": ("put otherwise", "换了说法"),

@@ -262,7 +262,7 @@ def translation_card(view: View, t: Callable[..., str], chosen: str = "") -> Ele
             class_="answer-body",
         ),
         *(el("p", warning, class_="warning") for warning in (read.warnings if own else ())),
-        el("p", f"{t('gist')}: {read.gist}", class_="muted") if read.gist else None,
+        el("p", f"{t('draft')}: {read.draft}", class_="muted") if read.draft else None,
         _expressions(read, t),
         _alternatives(read, chosen or read.translation, t, pick=view.ended is not None),
         _asking(t) if view.ended else None,

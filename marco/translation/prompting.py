@@ -4,9 +4,9 @@
 - `direct`: a plain request for the translation alone, which measurements compare with.
 - `plain`: the same, told what dictionaries say: one of the ways in which `careful` asks.
 - `quick`: one pass, the translation alone.
-- `careful`: the reading comes first, in a form that `marco.translation.reasoned` takes apart: what the text is
-  about and its tone, then one paragraph for each expression that can't be taken literally, so that the search can
-  branch at each, then the translation.
+- `careful`: the reading comes first, in a form that `marco.translation.reasoned` takes apart: a first draft, then one
+  paragraph for each expression in it that can't be taken literally, so that the search can branch at each, then the
+  translation. (A draft to be mended keeps the rest of the text: without it, small models translate their notes.)
 
 Small models follow examples better than instructions, so the last two come with some: earlier turns of the
 conversation, in the target language where there are any, from the source language first. All of them are our own.
@@ -26,8 +26,8 @@ LITERAL = "word for word"
 MEANING = "here"
 WORDS = "say"
 """The labels of an expression's line in the thought."""
-GIST = "What it is"
-_GIST = re.compile(rf"^\W{{0,3}}(?:{GIST}|gist|tone)\W{{0,2}}[:：]\s*(?P<gist>.*)", re.IGNORECASE)
+DRAFT = "First draft"
+_DRAFT = re.compile(rf"^\W{{0,3}}{DRAFT}\W{{0,2}}[:：][ \t]*(?P<draft>.*)", re.IGNORECASE)
 
 TOLD = ("plain", "quick", "careful")
 """The modes that are told what dictionaries say."""
@@ -61,36 +61,44 @@ class Example:
     source_language: str
     target_language: str
     text: str
-    gist: str
     readings: tuple[Reading, ...]
     translation: str
+    word_for_word: str = ""
+    """The whole text so; "" where the literal senses of its expressions in the translation say it."""
+
+    @property
+    def draft(self) -> str:
+        """The translation as it would be, if nobody thought about it."""
+        draft = self.translation
+        for reading in self.readings:
+            draft = draft.replace(reading.chosen, reading.literal)
+        return self.word_for_word or draft
 
     @property
     def reasoned(self) -> str:
-        return written(self.gist, self.readings, self.translation)
+        return written(self.draft, self.readings, self.translation)
 
 
-def written(gist: str, readings: Sequence[Reading], translation: str) -> str:
+def written(draft: str, readings: Sequence[Reading], translation: str) -> str:
     """A thought and its output as a model is meant to write them."""
-    lines = "\n\n".join([f"{GIST}: {gist}", *map(str, readings)])
+    lines = "\n\n".join([f"{DRAFT}: {draft}", *map(str, readings)])
     return f"<Thought>\n{lines}\n</Thought>\n<Output>\n{translation}\n</Output>"
 
 
-def gist_in(line: str) -> str | None:
-    """The gist, where `line` gives it."""
-    match = _GIST.match(line)
-    return match["gist"].strip() if match else None
+def draft_in(paragraph: str) -> str | None:
+    """The first draft, where `paragraph` gives it."""
+    match = _DRAFT.match(paragraph)
+    return (match["draft"] + paragraph[match.end() :]).strip() if match else None
 
 
 def is_reading(line: str) -> bool:
     """Whether a line belongs to the thought, by its form."""
-    return gist_in(line) is not None or (line.count("|") >= 2 and f"{LITERAL}:" in line.casefold())
+    return draft_in(line) is not None or (line.count("|") >= 2 and f"{LITERAL}:" in line.casefold())
 
 
 EXAMPLES: tuple[Example, ...] = (
     Example(
         "zh", "en", "这家店的奶茶绝绝子，我直接炫了两杯😋",
-        "a happy post about milk tea; playful",
         (
             Reading("绝绝子", "absolutely absolute", "amazing, the best", "unreal"),
             Reading("炫了两杯", "showed off two cups", "drank two cups greedily", "downed two cups"),
@@ -99,7 +107,6 @@ EXAMPLES: tuple[Example, ...] = (
     ),
     Example(
         "zh", "en", "老板又画大饼，打工人真的会谢",
-        "a complaint about the boss; sarcastic",
         (
             Reading("画大饼", "draw a big flatbread", "make empty promises", "empty promises"),
             Reading("打工人真的会谢", "working people will really thank", "thanks for nothing (ironic)", "gee, thanks"),
@@ -108,7 +115,6 @@ EXAMPLES: tuple[Example, ...] = (
     ),
     Example(
         "zh", "en", "这支护手霜一股贵妇味，吸收巨快，无脑冲！",
-        "praise of a hand cream, in which every word is meant well; keen",
         (
             Reading("一股贵妇味", "a whiff of rich lady", "it smells luxurious", "smells so luxurious"),
             Reading("无脑冲", "charge without a brain", "buy it without thinking twice", "just go and buy it"),
@@ -117,25 +123,21 @@ EXAMPLES: tuple[Example, ...] = (
     ),
     Example(
         "zh", "en", "穿小鞋",
-        "a set phrase by itself; neutral",
         (Reading("穿小鞋", "wear small shoes", "make life hard for somebody", "make life hard for somebody"),),
         "make life hard for somebody",
     ),
     Example(
         "zh", "en", "雪中送炭",
-        "a set phrase by itself; neutral",
         (Reading("雪中送炭", "send charcoal in snowy weather", "provide timely help", "provide timely help"),),
         "provide timely help",
     ),
     Example(
         "zh", "en", "画蛇添足",
-        "a set phrase by itself; neutral",
         (Reading("画蛇添足", "draw a snake and add feet", "gild the lily", "gild the lily"),),
         "gild the lily",
     ),
     Example(
         "zh", "en", "三天打鱼，两天晒网",
-        "a set phrase by itself; neutral",
         (
             Reading("三天打鱼，两天晒网", "fish for three days and dry the nets for two", "work by fits and starts",
                     "work by fits and starts"),
@@ -144,19 +146,16 @@ EXAMPLES: tuple[Example, ...] = (
     ),
     Example(
         "zh", "en", "昨天坐了六个小时的火车才到家，路上一直在下雨。",
-        "a remark about a journey; neutral; it means what it says",
         (),
         "It took me six hours on the train to get home yesterday, and it rained the whole way.",
     ),
     Example(
         "zh", "en", "到家啦🏠\n今天的晚霞好治愈\n#随手拍一拍[话题]# #晚霞",
-        "a post about an evening sky; calm, happy",
         (Reading("治愈", "healing a disease", "soothing to look at", "soothing"),),
         "Home at last 🏠\nTonight's sunset was so soothing\n#Quick snapshots[Topic]# #Sunset",
     ),
     Example(
         "es", "en", "Me la pasé bomba en la fiesta, pero hoy estoy hecho polvo 😴",
-        "a message about last night's party; cheerful, tired",
         (
             Reading("Me la pasé bomba", "I passed it bomb", "I had a great time", "I had a blast"),
             Reading("hecho polvo", "made dust", "exhausted", "wiped out"),
@@ -165,7 +164,6 @@ EXAMPLES: tuple[Example, ...] = (
     ),
     Example(
         "ja", "en", "推しのライブ、チケット全滅…もう沼から出られない",
-        "a fan's complaint about concert tickets; dramatic",
         (
             Reading("推し", "the one I push", "favourite artist", "my favourite"),
             Reading("全滅", "total destruction", "not one application succeeded", "struck out on every ticket"),
@@ -176,52 +174,52 @@ EXAMPLES: tuple[Example, ...] = (
     ),
     Example(
         "en", "zh", "That party was lit, but I'm so done with Kevin ghosting me 🙄",
-        "a message about a party and a friend who doesn't answer; half annoyed",
         (
             Reading("lit", "on light", "great fun", "太嗨了"),
             Reading("I'm so done with", "I have finished with", "am fed up with", "真是受够了"),
             Reading("ghosting me", "being a ghost to me", "not answering my messages", "玩消失"),
         ),
         "昨晚的派对太嗨了，不过我真是受够了 Kevin 老玩消失🙄",
+        "那个派对是点亮的，但我已经完成了和 Kevin 的幽灵我🙄",
     ),
     Example(
         "en", "zh", "Don't sweat it, the exam was a piece of cake.",
-        "calming words about an exam; relaxed",
         (
             Reading("Don't sweat it", "don't perspire over it", "don't worry", "别担心"),
             Reading("a piece of cake", "a slice of cake", "very easy", "小菜一碟"),
         ),
         "别担心，那考试小菜一碟。",
+        "别为它出汗，考试是一块蛋糕。",
     ),
     Example(
         "en", "ja", "That party was lit, but I'm beat. Let's call it a day 😴",
-        "a message at the end of a party; cheerful, tired",
         (
             Reading("lit", "on light", "great fun", "めっちゃ盛り上がった"),
             Reading("I'm beat", "I am struck", "I'm exhausted", "もうヘトヘト"),
             Reading("call it a day", "name it a day", "stop for today", "今日はここまで"),
         ),
         "パーティーめっちゃ盛り上がったけど、もうヘトヘト。今日はここまでにしよう😴",
+        "あのパーティーは点灯していたけど、私は打たれた。これを一日と呼ぼう😴",
     ),
     Example(
         "en", "es", "That party was lit, but I'm beat. Let's call it a day 😴",
-        "a message at the end of a party; cheerful, tired",
         (
             Reading("lit", "on light", "great fun", "estuvo brutal"),
             Reading("I'm beat", "I am struck", "I'm exhausted", "estoy molido"),
             Reading("call it a day", "name it a day", "stop for today", "dejémoslo por hoy"),
         ),
         "La fiesta estuvo brutal, pero estoy molido. Dejémoslo por hoy 😴",
+        "La fiesta estaba encendida, pero estoy golpeado. Llamémoslo un día 😴",
     ),
     Example(
         "en", "hi", "That party was lit, but I'm beat. Let's call it a day 😴",
-        "a message at the end of a party; cheerful, tired",
         (
             Reading("lit", "on light", "great fun", "मज़ा आ गया"),
             Reading("I'm beat", "I am struck", "I'm exhausted", "थककर चूर हूँ"),
             Reading("call it a day", "name it a day", "stop for today", "आज के लिए बस"),
         ),
         "पार्टी में मज़ा आ गया, पर मैं थककर चूर हूँ। आज के लिए बस करते हैं 😴",
+        "वह पार्टी जली हुई थी, पर मैं पीटा गया हूँ। इसे एक दिन कहते हैं 😴",
     ),
 )  # fmt: skip
 
@@ -307,8 +305,8 @@ QUICK = f"{_STYLE} Reply with the translation alone, all of it in {{target}}."
 
 CAREFUL = (
     f"{_STYLE}\n"
-    f"First, inside <Thought> and </Thought>: one line that begins “{GIST}:” and says what the text is and its "
-    "tone; then a paragraph for each expression that would be wrong or odd word for word, of the form\n"
+    f"First, inside <Thought> and </Thought>: one line that begins “{DRAFT}:” with a first translation; "
+    "then a paragraph for each expression in it that would be wrong or odd word for word, of the form\n"
     f"“expression” | {LITERAL}: ... | {MEANING}: ... | {WORDS}: ...\n"
     f"with {MEANING} in keeping with the rest of the text, and {WORDS} in {{target}}. "
     "No such paragraph where the text means what it says. "

@@ -23,7 +23,7 @@ from marco.translation.glossary import Glossary, GlossaryHit
 from marco.translation.languages import Language, foreign_letters, language
 from marco.translation.literal import word_for_word
 from marco.translation.output import clean, untranslated
-from marco.translation.prompting import LITERAL, MEANING, WORDS, gist_in
+from marco.translation.prompting import LITERAL, MEANING, WORDS, draft_in
 from marco.translation.segments import lost, restore
 from marco.tree import Tree
 
@@ -68,7 +68,8 @@ class PartRead:
 
     source: str
     translation: str
-    gist: str = ""
+    draft: str = ""
+    """What the translator wrote first."""
     expressions: tuple[Expression, ...] = ()
     """With spans in this part."""
     alternatives: tuple[Alternative, ...] = ()
@@ -96,7 +97,8 @@ class Translation:
     glossary: tuple[GlossaryHit, ...] = ()
     agreement: float | None = None
     """Of the part whose candidates agree least."""
-    gist: str = ""
+    draft: str = ""
+    """What the translator wrote first."""
     parts: tuple[PartRead, ...] = field(default=(), repr=False)
     complete: bool = True
     """False while the search goes on, or where it was stopped before the last part."""
@@ -126,11 +128,13 @@ _LOOSE = re.compile(
     re.IGNORECASE,
 )
 _MAX_FIELD = 300
+_MAX_DRAFT = 2_000
 
 
-def gist_of(thought: str) -> str:
-    """What the text is and its tone, in the translator's words; "" where they are missing."""
-    return next((gist[:_MAX_FIELD] for line in thought.split("\n") if (gist := gist_in(line)) is not None), "")
+def draft_of(thought: str) -> str:
+    """What the translator wrote before thinking about expressions; "" where there is none."""
+    paragraphs = thought.strip().split("\n\n")
+    return next((draft[:_MAX_DRAFT] for text in paragraphs if (draft := draft_in(text)) is not None), "")
 
 
 def expressions(thought: str, source: str, translation: str) -> tuple[Expression, ...]:
@@ -276,7 +280,7 @@ def reading(events: Iterable[Event]) -> Translation:
         warnings=tuple(warnings),
         glossary=glossary.report(source, translation),
         agreement=min(agreements) if agreements else None,
-        gist=read[0].gist,
+        draft=read[0].draft,
         parts=tuple(read),
         complete=len(read) == int(details.get("parts", 1)) and isinstance(searches[-1][-1], SearchEnded),
     )
@@ -335,7 +339,7 @@ def _read_part(events: Sequence[Event]) -> PartRead:
     return PartRead(
         source,
         translation,
-        gist_of(thought),
+        draft_of(thought),
         found,
         alternatives,
         agreement,

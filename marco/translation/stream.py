@@ -56,6 +56,7 @@ def defaults(mode: str) -> Options:
             max_tokens=512,
             answer_kind="text",
             branching=3,
+            rollouts=12,  # two turns of all ways to ask
         )
     raise InvalidOption("mode", mode, "one of " + ", ".join(MODES))
 
@@ -235,8 +236,8 @@ def _openings(text: str, origin: Language | None, target: Language, asked: Mappi
     """Other ways to ask for the same. What reads a text closely finds what can't be taken literally, and takes
     liberties; what doesn't keeps close. The consensus is among all of them, with most of those that were right most
     often where it was measured."""
-    plainly = Opening("Translated plainly", translation_messages(text, origin, target, mode="plain", **asked))
-    at_once = Opening("Translated at once", translation_messages(text, origin, target, mode="quick", **asked), tries=2)
+    plainly = Opening("Translated plainly", translation_messages(text, origin, target, mode="plain", **asked), tries=2)
+    at_once = Opening("Translated at once", translation_messages(text, origin, target, mode="quick", **asked), tries=3)
     if not is_phrase(text):
         return plainly, at_once
     # Of a phrase what keeps close is word for word, unless a dictionary tells better.
