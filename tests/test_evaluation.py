@@ -468,6 +468,28 @@ def test_pairs_are_compared_problem_by_problem(engine: Any, data: Path, tmp_path
     assert pair["mcnemar_p"] == 1.0
 
 
+def test_marks_are_compared_problem_by_problem(tmp_path: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text(
+        '{"source": "画大饼", "human": ["make empty promises"], "literal": ["draw a big flatbread"]}\n'
+        '{"source": "守株待兔", "human": ["trust to luck"], "literal": ["wait by a stump"]}\n',
+        encoding="utf-8",
+    )
+
+    def translator(prefix: str, seed: int) -> str:
+        # Asked plainly, it takes the first literally and leaves the second; with examples it does better.
+        if "system: You translate" not in prefix:
+            return "draw a big flatbread" if "画大饼" in prefix else "等兔子"
+        return "make empty promises" if prefix.rpartition("user: ")[2].startswith(("画大饼", "(A")) else "trust to luck"
+
+    task = tasks.open_task("translation", "en", data)
+    measure(ScriptedEngine(translator), data, tmp_path / "out", ["direct", "quick"], task=task)
+    marks = json.loads((tmp_path / "out" / "statistics.json").read_text())["marks"]
+    counted = {item["mark"]: (item["both"], item["only_first"], item["only_second"], item["neither"]) for item in marks}
+    assert counted["untranslated"] == (0, 1, 0, 1)
+    assert counted["nearer_to_human"][0] == 0 and counted["nearer_to_human"][2] >= 1
+
+
 def test_confidence_is_compared_with_correctness(engine: Any, data: Path, tmp_path: Path) -> None:
     measure(engine, data, tmp_path / "out", ["self-consistency"])
     statistics = json.loads((tmp_path / "out" / "statistics.json").read_text())

@@ -190,7 +190,7 @@ def write_summary(folder: Path, tasks: Sequence[Task] = ()) -> list[dict[str, An
     record = records.Record.read(folder)
     found = summarise(record, tasks)
     records.write_json(folder / records.SUMMARY, found)
-    records.write_json(folder / records.STATISTICS, statistics(record))
+    records.write_json(folder / records.STATISTICS, statistics(record, tasks))
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -187,12 +187,23 @@ def degenerate_share(line: Line) -> float:
 # -- statistics ------------------------------------------------------------------------------------------------------
 
 
-def statistics(record: Record) -> dict[str, Any]:
-    """`statistics.json`: `pairs`, `confidence`, `margins`, `reflection`, `agreement`."""
+def statistics(record: Record, tasks: Sequence[Task] = ()) -> dict[str, Any]:
+    """`statistics.json`: `pairs`, `marks`, `confidence`, `margins`, `reflection`, `agreement`.
+
+    `tasks` are those whose `marks` are compared.
+    """
     found = lines(record)
+    by_name = {(task.name, task.lang): task for task in tasks}
     pooled = [*found, *_pooled(found)]
     return {
         "pairs": [pair for group in _groups(pooled).values() for pair in pairs(group)],
+        "marks": [
+            mark
+            for (name, lang, _), group in _groups(found).items()
+            if (name, lang) in by_name
+            for one, other in itertools.combinations(group, 2)
+            for mark in compare_marks(one, other, by_name[name, lang])
+        ],
         "confidence": confidence(record),
         "margins": [margin for line in pooled if (margin := _margin(line)) is not None],
         "reflection": reflections(record),
@@ -271,6 +282,34 @@ def compare(one: Line, other: Line) -> dict[str, Any] | None:
         "high": high,
         "sign_flip_p": metrics.sign_flip(by_problem),
     }
+
+
+def compare_marks(one: Line, other: Line, task: Task) -> list[dict[str, Any]]:
+    """McNemar over the problems that both have, for each of the task's marks; of several seeds the first counts."""
+    first, second = ({problem.id: (problem, answers[0]) for problem, answers in _chosen(x, task)} for x in (one, other))
+    counts: dict[str, Counter[tuple[bool, bool]]] = defaultdict(Counter)
+    for name in first.keys() & second.keys():
+        problem, answer = first[name]
+        theirs = task.marks(second[name][1], problem)
+        for mark, holds in task.marks(answer, problem).items():
+            counts[mark][holds, theirs[mark]] += 1
+    return [
+        {
+            "task": one.task,
+            "lang": one.lang,
+            "budget": one.combination.budget,
+            "first": one.combination.label,
+            "second": other.combination.label,
+            "mark": mark,
+            "problems": count.total(),
+            "both": count[True, True],
+            "only_first": count[True, False],
+            "only_second": count[False, True],
+            "neither": count[False, False],
+            "mcnemar_p": metrics.mcnemar(count[True, False], count[False, True]),
+        }
+        for mark, count in sorted(counts.items())
+    ]
 
 
 def _by_seed(line: Line) -> dict[tuple[str, int], Outcome]:

@@ -153,6 +153,11 @@ class Task(ABC):
         del chosen
         return {}
 
+    def marks(self, answer: str | None, problem: Problem) -> Mapping[str, bool]:
+        """What is so or not so of an answer, beside its score: pairs of strategies are compared on it, too."""
+        del answer, problem
+        return {}
+
 
 class Mgsm(Task):
     """Grade-school mathematics: question, tab, number."""

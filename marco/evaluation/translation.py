@@ -135,14 +135,11 @@ class Translation(Task):
 
     def measures(self, chosen: Sequence[tuple[Problem, Sequence[str | None]]]) -> Mapping[str, Any]:
         scores = [_mean([100 * self.score(answer, problem) for answer in answers]) for problem, answers in chosen]
-        nearer = [
-            _mean([float(nearer_to_human(answer, problem.row)) for answer in answers])
-            for problem, answers in chosen
-            if problem.row.get("human") and problem.row.get("literal")
-        ]
-        left = [
-            _mean([float(self._untranslated(answer, problem)) for answer in answers]) for problem, answers in chosen
-        ]
+        marks = [[self.marks(answer, problem) for answer in answers] for problem, answers in chosen]
+        nearer, left = (
+            [_mean([float(one[name]) for one in found]) for found in marks if name in found[0]]
+            for name in ("nearer_to_human", "untranslated")
+        )
         likeness = [
             _mean([chrf(one, [other]) if one and other else 0.0 for one, other in combinations(answers, 2)])
             for _, answers in chosen
@@ -158,9 +155,12 @@ class Translation(Task):
             "repeatability": _mean(likeness) if likeness else None,
         }
 
-    def _untranslated(self, answer: str | None, problem: Problem) -> bool:
+    def marks(self, answer: str | None, problem: Problem) -> Mapping[str, bool]:
         origin, _ = recognise(problem.question)
-        return not answer or bool(foreign_letters(answer, self._target, origin))
+        found = {"untranslated": not answer or bool(foreign_letters(answer, self._target, origin))}
+        if problem.row.get("human") and problem.row.get("literal"):
+            found["nearer_to_human"] = nearer_to_human(answer, problem.row)
+        return found
 
 
 def chrf(answer: str | None, references: Sequence[str]) -> float:
