@@ -82,6 +82,7 @@ def test_the_translation_comes_first_and_its_expressions_are_linked_to_their_pla
         result.locator(f"{where}[data-link='2']").hover()
         expect(result.locator(".is-linked")).to_have_count(3)
         expect(result.locator(".is-linked[data-link='1']")).to_have_count(0)
+    expect(result.locator("details[data-key=expressions]")).to_have_attribute("open", "open")
 
 
 def test_other_ways_to_say_it_are_listed_with_how_alike_they_are(opened):

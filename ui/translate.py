@@ -365,6 +365,5 @@ def _alternatives(read: Translation, shown: str, t: Callable[..., str], *, pick:
         "details",
         el("summary", t("alternatives", n=len(items))),
         el("ul", *items, class_="alternatives"),
-        open="open",
         data_key="alternatives",
     )
