@@ -143,6 +143,24 @@ def test_quantized_weights_are_smaller(folder: Path, integers: bool, monkeypatch
     assert integers or nibbles < bytes_
 
 
+def test_on_a_gpu_8bit_is_integers_for_weights_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(int8, "fast", lambda: False)
+    config = loading.read_config(folder)
+    exact, rounded, model = (
+        loading.load(folder, loading.plan(config, form, device=CPU, dtype=torch.float32))
+        for form in ("none", "8bit", "8bit")
+    )
+    # What a GPU does after loading; this machine may have none.
+    int8.keep_activations(model, torch.float32)
+    ids = torch.arange(5, 45)[None]
+    with torch.inference_mode():
+        wanted, of_bitsandbytes, got = (each(ids).logits for each in (exact, rounded, model))
+    layers = [module for module in model.modules() if isinstance(module, int8.Int8Weights)]
+    assert len(layers) == 7 * config.num_hidden_layers
+    assert all(layer.weight.dtype == torch.int8 for layer in layers)
+    assert 0 < (got - wanted).abs().mean() <= (of_bitsandbytes - wanted).abs().mean() < 0.2 * wanted.abs().mean()
+
+
 def test_open_local_takes_a_model_config(folder: Path) -> None:
     engine = open_local(ModelConfig(model=str(folder), engine="local", slots=3, context=256, quantize="none"))
     try:

@@ -1,16 +1,23 @@
-"""Products of eight-bit integers for processors that have instructions for them.
+"""The `8bit` form, computed otherwise than by bitsandbytes: products of integers on a processor that has instructions
+for them, integers as weights alone on a GPU.
 
-bitsandbytes computes its `8bit` form for GPUs; on a processor it is no faster than float32. Here weights are rounded to
-integers with a scale for each output, each position's activations with a scale of their own as they come, and the
-product is exact in 32 bits: y = (q_x q_w) s_x s_w. Rows don't share a scale, so what a row becomes does not depend on
-who shares its batch. The scheme is the vector-wise one of LLM.int8 (arXiv 2208.07339, section 2.2); instead of that
-paper's decomposition, long rows are cut into blocks with scales of their own, so that an outlier coarsens its block
-alone. `marco bench precision` says what is lost, `marco bench steps` what is won.
+bitsandbytes on a processor is no faster than float32. Here (`Int8Linear`) weights are rounded to integers with a scale
+for each output, each position's activations with a scale of their own as they come, and the product is exact in 32
+bits: y = (q_x q_w) s_x s_w. Rows don't share a scale, so what a row becomes does not depend on who shares its batch. The
+scheme is the vector-wise one of LLM.int8 (arXiv 2208.07339, section 2.2); instead of that paper's decomposition, long
+rows are cut into blocks with scales of their own, so that an outlier coarsens its block alone.
+
+On a GPU bitsandbytes looks in every layer of every step for outliers, and waits for what it finds: no graph can hold
+that, and a step of few rows is mostly waiting. Its weights are kept as they are, and `Int8Weights` multiplies what they
+stand for with activations that nobody rounds: y = x (q_w s_w).
+
+`marco bench precision` says what is lost, `marco bench steps` what is won.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -84,3 +91,40 @@ def quantize(model: nn.Module) -> None:
     for path, module in list(model.named_modules()):
         if isinstance(module, nn.Linear):
             model.set_submodule(path, Int8Linear(module))
+
+
+class Int8Weights(nn.Module):
+    """A linear layer [..., in] to [..., out] whose weights are integers, and nothing else is; it can't be trained."""
+
+    weight: torch.Tensor
+    scale: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __init__(self, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None) -> None:
+        """`weight` [out, in] of integers, `scale` [out, 1] in the type that is computed in, `bias` [out]."""
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.weight * self.scale, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+def keep_activations(model: nn.Module, dtype: torch.dtype) -> None:
+    """Put `Int8Weights` in the place of every 8-bit layer of bitsandbytes, around the same integers; before the first
+    pass, which would move them."""
+    import bitsandbytes
+
+    kind: Any = bitsandbytes.nn.Linear8bitLt
+    for path, module in list(model.named_modules()):
+        if isinstance(module, kind):
+            # [out]: the largest of each output's weights.
+            largest: torch.Tensor = module.weight.SCB
+            bias = None if module.bias is None else module.bias.detach().to(dtype)
+            scale = (largest.float() / _LARGEST).to(dtype)[:, None]
+            model.set_submodule(path, Int8Weights(module.weight.CB, scale, bias))

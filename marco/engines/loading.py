@@ -55,8 +55,8 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 """Architectures (all Qwen2) that can be built without a download."""
 
-LOGIT_SPREAD = 6.0
-"""Standard deviation of the logits of a model with random weights."""
+LOGIT_SPREAD = 10.0
+"""Standard deviation of the logits of a model with random weights: a nucleus of 0.95 then holds some five tokens."""
 
 FOUR_BIT_BY_DEFAULT = ("marco-o1", "shape:marco-o1")
 """On a GPU: at this size decoding waits for the weights, and a quarter of them is read faster."""
@@ -330,6 +330,8 @@ def load(source: str | Path, decided: Plan, *, adapter: str | None = None, progr
     if integers:
         int8.quantize(model)
         model = model.to(decided.dtype)
+    elif decided.quantize == "8bit" and decided.device.type == "cuda":
+        int8.keep_activations(model, decided.dtype)
     return model.eval()
 
 
@@ -519,6 +521,8 @@ def build_shape(name: str, decided: Plan) -> Any:
     model.base_model.rotary_emb = type(model.base_model.rotary_emb)(config).to(decided.device)
     if integers:
         int8.quantize(model)
+    elif decided.quantize == "8bit" and decided.device.type == "cuda":
+        int8.keep_activations(model, decided.dtype)
     return model.eval()
 
 
@@ -539,7 +543,8 @@ def _quantized(linear: Any, random: Callable[[torch.Tensor], torch.Tensor], deci
             weight, requires_grad=False, compress_statistics=True, quant_type="nf4", module=layer
         )
     else:
-        layer.weight = bnb.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
+        # Integers are made of what comes from the processor's memory, and of nothing else.
+        layer.weight = bnb.nn.Int8Params(weight.cpu(), requires_grad=False, has_fp16_weights=False)
     if linear.bias is not None:
         layer.bias = nn.Parameter(random(linear.bias), requires_grad=False)
     return layer.to(decided.device)
