@@ -75,9 +75,14 @@ def test_auto_takes_the_most_exact_form_that_fits_and_says_why(free: int, form: 
     assert ("would not fit" in decided.why) == (form != "none")
 
 
-def test_marco_o1_on_a_gpu_is_4bit_even_where_there_is_room() -> None:
-    assert loading.plan(full_size(), name="marco-o1", device=CUDA, free=140 * GB).quantize == "4bit"
-    assert loading.plan(full_size(), "none", name="marco-o1", device=CUDA, free=140 * GB).quantize == "none"
+@pytest.mark.parametrize(("free", "form"), [(23 * GB, "none"), (16 * GB, "4bit"), (11 * GB, "4bit")])
+def test_marco_o1_on_a_gpu_is_what_decodes_fastest_there(free: int, form: str) -> None:
+    assert loading.plan(full_size(), name="marco-o1", device=CUDA, free=free, slots=8).quantize == form
+
+
+def test_who_asks_for_a_form_gets_it() -> None:
+    for form in ("none", "8bit", "4bit"):
+        assert loading.plan(full_size(), form, name="marco-o1", device=CUDA, free=140 * GB).quantize == form
 
 
 def test_what_can_not_fit_is_refused_with_the_figures() -> None:

@@ -3,9 +3,9 @@ for them, integers as weights alone on a GPU.
 
 bitsandbytes on a processor is no faster than float32. Here (`Int8Linear`) weights are rounded to integers with a scale
 for each output, each position's activations with a scale of their own as they come, and the product is exact in 32
-bits: y = (q_x q_w) s_x s_w. Rows don't share a scale, so what a row becomes does not depend on who shares its batch. The
-scheme is the vector-wise one of LLM.int8 (arXiv 2208.07339, section 2.2); instead of that paper's decomposition, long
-rows are cut into blocks with scales of their own, so that an outlier coarsens its block alone.
+bits: y = (q_x q_w) s_x s_w. Rows don't share a scale, so what a row becomes does not depend on who shares its batch.
+The scheme is the vector-wise one of LLM.int8 (arXiv 2208.07339, section 2.2); instead of that paper's decomposition,
+long rows are cut into blocks with scales of their own, so that an outlier coarsens its block alone.
 
 On a GPU bitsandbytes looks in every layer of every step for outliers, and waits for what it finds: no graph can hold
 that, and a step of few rows is mostly waiting. Its weights are kept as they are, and `Int8Weights` multiplies what they
