@@ -498,6 +498,12 @@ def test_an_expression_is_read_however_its_line_is_written(line):
     assert item.target_span == (2, 7)
 
 
+@pytest.mark.parametrize("said_again", ["word for word: senses: soft; cushy", "senses: soft; cushy"])
+def test_what_a_dictionary_says_is_not_taken_for_the_literal_sense(said_again):
+    (item,) = expressions(f"“踩屎感” | {said_again} | here: very soft | say: cushy", SHOE, "A cushy shoe")
+    assert (item.literal, item.meaning, item.chosen) == ("", "very soft", "cushy")
+
+
 def test_a_loose_remark_is_read_too():
     (item,) = expressions("“踩屎感” means very soft underfoot.", SHOE, "Soft")
     assert item.meaning == "very soft underfoot"

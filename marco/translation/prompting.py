@@ -25,6 +25,7 @@ from marco.translation.languages import Language
 LITERAL = "word for word"
 MEANING = "here"
 WORDS = "say"
+SENSES = "senses"
 """The labels of an expression's line in the thought."""
 DRAFT = "First draft"
 _DRAFT = re.compile(rf"^\W{{0,3}}{DRAFT}\W{{0,2}}[:：][ \t]*(?P<draft>.*)", re.IGNORECASE)
@@ -343,7 +344,7 @@ def _request(
 def _looked_up(entry: Entry, reasoned: bool) -> str:
     # Who only translates would take the literal sense for one to choose.
     literal = f" | {LITERAL}: {entry.literal}" if entry.literal and reasoned else ""
-    return f"“{entry.source}”{literal} | senses: {entry.meaning}"
+    return f"“{entry.source}”{literal} | {SENSES}: {entry.meaning}"
 
 
 _REGISTERS = {

@@ -23,7 +23,7 @@ from marco.translation.glossary import Glossary, GlossaryHit
 from marco.translation.languages import Language, foreign_letters, language
 from marco.translation.literal import word_for_word
 from marco.translation.output import clean, untranslated
-from marco.translation.prompting import LITERAL, MEANING, WORDS, draft_in
+from marco.translation.prompting import LITERAL, MEANING, SENSES, WORDS, draft_in
 from marco.translation.segments import lost, restore
 from marco.tree import Tree
 
@@ -122,6 +122,8 @@ _FIELD = re.compile(
     r"\b\W{0,2}[:：]\s*",
     re.IGNORECASE,
 )
+_REPEATED = re.compile(rf"^\W{{0,3}}{SENSES}\s*[:：]", re.IGNORECASE)
+"""What the dictionary says, said again: neither the literal sense nor the one that was chosen."""
 _LOOSE = re.compile(
     r"^[\"“「'‘*]{1,2}(?P<source>[^\"”」'’*\n]{1,80})[\"”」'’*]{1,2}\s*(?:\([^()]{0,80}\)\s*)?"
     r"(?:[:：=→]|->|–|-|means|here means|is slang for|is an idiom (?:for|meaning))\s*(?P<meaning>[^\n]{1,300})",
@@ -173,6 +175,8 @@ def _read_line(line: str) -> tuple[str, str, str, str] | None:
                     else "meaning"
                 )
                 cell = cell[label.end() :]
+            if _REPEATED.match(cell):
+                continue
             values[name] = cell.strip(' "“”').strip()[:_MAX_FIELD]
         term = cells[0].strip(" \"“”「」'‘’*:：")
         if not term or not any(values.values()):
