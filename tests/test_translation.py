@@ -498,8 +498,10 @@ def test_an_expression_is_read_however_its_line_is_written(line):
     assert item.target_span == (2, 7)
 
 
-@pytest.mark.parametrize("said_again", ["word for word: senses: soft; cushy", "senses: soft; cushy"])
-def test_what_a_dictionary_says_is_not_taken_for_the_literal_sense(said_again):
+@pytest.mark.parametrize(
+    "said_again", ["word for word: senses: soft; cushy", "senses: soft; cushy", "word for word: 踩屎感"]
+)
+def test_what_is_only_said_again_is_not_taken_for_the_literal_sense(said_again):
     (item,) = expressions(f"“踩屎感” | {said_again} | here: very soft | say: cushy", SHOE, "A cushy shoe")
     assert (item.literal, item.meaning, item.chosen) == ("", "very soft", "cushy")
 

@@ -151,6 +151,8 @@ def expressions(thought: str, source: str, translation: str) -> tuple[Expression
         span = _place(term, source, taken)
         if span is None or (literal.casefold() == meaning.casefold() and not chosen):
             continue
+        if literal == term:
+            literal = ""  # repeated, not taken apart
         taken.add(span)
         target = find_words(chosen, translation) or find_words(meaning, translation)
         found.append(Expression(source[slice(*span)], literal, meaning, chosen, span, target))
