@@ -25,7 +25,7 @@ from browser import FLAGS  # noqa: E402
 from get_browser import find_browser  # noqa: E402
 
 QUESTION = "A robe takes 2 bolts of blue fiber and half that much white fiber. How many bolts in total does it take?"
-SENTENCE = "太太太太好看了！而且价格这么便宜，都买它，买它"
+SENTENCE = "这个鞋拥有踩屎感，很舒服，推荐购买"
 PATIENCE = 900_000
 """Milliseconds for a search; two slow cores take minutes."""
 

@@ -24,8 +24,10 @@ from marco.events import (
 from marco.translation.output import FLAWS
 from ui import render
 from ui.markup import markdown
+from ui.panel import panel
 from ui.render import View
 from ui.texts import TEXTS, TREE_WORDS, texts, tree_words
+from ui.tree_view import tree_view
 
 QUESTION = "How many bolts in total does it take?"
 ENGLISH = texts("en")
@@ -377,3 +379,16 @@ def test_why_a_translation_cannot_win_is_said_beside_its_thought(flaw):
     for at, event in enumerate(solver.stream_task(task)):
         view.apply(event, float(at))
     assert ENGLISH(f"degenerate_{flaw.replace(' ', '_')}") in words(render.conversation(view, ENGLISH))
+
+
+# -- how it travels --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [panel, tree_view])
+def test_a_component_that_gradio_makes_anew_for_a_session_still_sends_text(make):
+    """Where lists in lists get shorter by more than one, Gradio's own differences break the page."""
+    first = make()
+    again = type(first)(**first.constructor_args)
+    assert again.get_block_name() == "html"
+    assert again.postprocess(["p", {}, ["a < b"]]) == '["p",{},["a \\u003c b"]]'
+    assert again.postprocess(None) is None

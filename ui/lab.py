@@ -19,7 +19,8 @@ import gradio as gr
 from marco.errors import MarcoError, UserMistake
 from marco.evaluation.records import MANIFEST, ROWS, RUNS, SUMMARY
 from marco.runs import Run, read_run, run_path
-from ui.markup import Element, el, packed
+from ui.markup import Element, el
+from ui.packed_html import PackedHTML
 from ui.panel import panel
 from ui.search_pane import SearchPane, Sent
 from ui.session import Activities
@@ -148,14 +149,12 @@ def build(lab: Path, tab: gr.Tab, activities: Activities) -> None:
 
 
 def _frame() -> gr.HTML:
-    made = gr.HTML(
+    return PackedHTML(
         html_template='<div class="report"></div>',
         js_on_load=_FRAME,
         apply_default_css=False,
         elem_id="lab-report",
     )
-    setattr(made, "postprocess", packed)  # noqa: B010
-    return made
 
 
 def _read(chosen: Found) -> tuple[list[dict[str, Any]], str]:

@@ -12,7 +12,8 @@ from typing import Any
 
 import gradio as gr
 
-from ui.markup import Element, packed
+from ui.markup import Element
+from ui.packed_html import PackedHTML
 from ui.texts import LANGUAGES, texts
 
 _HERE = Path(__file__).parent
@@ -23,15 +24,13 @@ _STATE = (_HERE / "search_state.js").read_text(encoding="utf-8")
 
 def panel(value: Element | None = None, *, script: str = _SCRIPT, **arguments: Any) -> gr.HTML:
     """`value`: an element, or None for nothing."""
-    made = gr.HTML(
-        value=packed(value),
+    return PackedHTML(
+        value=value,
         html_template='<div class="panel"></div>',
         js_on_load=script,
         apply_default_css=False,
         **arguments,
     )
-    setattr(made, "postprocess", packed)  # noqa: B010
-    return made
 
 
 def status_panel(elem_id: str, follows: Sequence[str | None] = ()) -> gr.HTML:

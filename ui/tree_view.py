@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from ui.markup import packed
+from ui.packed_html import PackedHTML
 
 _HERE = Path(__file__).parent
 
@@ -35,13 +35,10 @@ TEMPLATE = """
 
 def tree_view(value: dict[str, Any] | None = None, **arguments: Any) -> gr.HTML:
     """`value`: the dict of `tree_payload`, or None for an empty stage."""
-    # A function and not a subclass: for each subclass Gradio writes a stub file beside the source.
-    made = gr.HTML(
-        value=packed(value),
+    return PackedHTML(
+        value=value,
         html_template=TEMPLATE,
         js_on_load=(_HERE / "tree_view.js").read_text(encoding="utf-8"),
         apply_default_css=False,
         **arguments,
     )
-    setattr(made, "postprocess", packed)  # noqa: B010
-    return made
