@@ -7,9 +7,8 @@ bits: y = (q_x q_w) s_x s_w. Rows don't share a scale, so what a row becomes doe
 The scheme is the vector-wise one of LLM.int8 (arXiv 2208.07339, section 2.2); instead of that paper's decomposition,
 long rows are cut into blocks with scales of their own, so that an outlier coarsens its block alone.
 
-On a GPU bitsandbytes looks in every layer of every step for outliers, and waits for what it finds: no graph can hold
-that, and a step of few rows is mostly waiting. Its weights are kept as they are, and `Int8Weights` multiplies what they
-stand for with activations that nobody rounds: y = x (q_w s_w).
+On a GPU bitsandbytes looks in every layer of every step for outliers. Its integers are kept as they are, and
+`Int8Weights` multiplies what they stand for with activations that nobody rounds: y = x (q_w s_w).
 
 `marco bench precision` says what is lost, `marco bench steps` what is won.
 """

@@ -58,7 +58,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 LOGIT_SPREAD = 10.0
 """Standard deviation of the logits of a model with random weights: a nucleus of 0.95 then holds some five tokens."""
 
-FOUR_BIT_BY_DEFAULT = ("marco-o1", "shape:marco-o1")
+FOUR_BIT_BEFORE_EIGHT = ("marco-o1", "shape:marco-o1")
 """On a GPU without room for their weights as they are: 4 bits decode twice as fast as 8. Where there is room nothing is
 faster than that: several rows share what reading the weights costs, and unpacking them costs more (seen on an H200)."""
 
@@ -278,7 +278,7 @@ def _candidates(
         plain = [("none", half, "the weights as they are")]
     if quantize == "none":
         return plain
-    if device.type == "cuda" and name in FOUR_BIT_BY_DEFAULT:
+    if device.type == "cuda" and name in FOUR_BIT_BEFORE_EIGHT:
         return [*plain, ("4bit", compute, "the fastest form on a GPU that is smaller than the weights as they are")]
     return [*plain, ("8bit", whole, "the most exact that fits"), ("4bit", compute, "the smallest form")]
 
@@ -331,7 +331,11 @@ def load(source: str | Path, decided: Plan, *, adapter: str | None = None, progr
     if integers:
         int8.quantize(model)
         model = model.to(decided.dtype)
-    elif decided.quantize == "8bit" and decided.device.type == "cuda":
+    return _ready(model, decided)
+
+
+def _ready(model: Any, decided: Plan) -> Any:
+    if decided.quantize == "8bit" and decided.device.type == "cuda":
         int8.keep_activations(model, decided.dtype)
     return model.eval()
 
@@ -522,9 +526,7 @@ def build_shape(name: str, decided: Plan) -> Any:
     model.base_model.rotary_emb = type(model.base_model.rotary_emb)(config).to(decided.device)
     if integers:
         int8.quantize(model)
-    elif decided.quantize == "8bit" and decided.device.type == "cuda":
-        int8.keep_activations(model, decided.dtype)
-    return model.eval()
+    return _ready(model, decided)
 
 
 def _quantized(linear: Any, random: Callable[[torch.Tensor], torch.Tensor], decided: Plan) -> Any:
